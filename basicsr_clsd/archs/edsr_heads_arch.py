@@ -1,0 +1,140 @@
+"""EDSR with auxiliary heads (the projection heads of CLSD)."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from basicsr.archs.arch_util import ResidualBlockNoBN, Upsample, make_layer
+from basicsr.archs.edsr_arch import EDSR
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+RGB_CHANNELS = 3
+
+
+class EDSRHead(nn.Module):
+    """One auxiliary head: residual blocks, a convolution, and (unless shared) its own upsampler and last convolution.
+
+    Args:
+        num_feat: Channels C of the tapped feature and of the head.
+        num_block: Number of EDSR residual blocks.
+        num_out_ch: Channels of the output image.
+        upscale: Super-resolution factor, 3 or a power of two.
+        res_scale: Factor on the residual branch of each block.
+        share_tail: Leave out the upsampler and the last convolution; the student's are used.
+    """
+
+    def __init__(
+        self, num_feat: int, num_block: int, num_out_ch: int, upscale: int, res_scale: float, share_tail: bool
+    ) -> None:
+        super().__init__()
+        self.body = make_layer(ResidualBlockNoBN, num_block, num_feat=num_feat, res_scale=res_scale, pytorch_init=True)
+        self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        self.upsample = None if share_tail else Upsample(upscale, num_feat)
+        self.conv_last = None if share_tail else nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Refine a tapped feature (N, C, h, w) to the feature (N, C, h, w) that the tail upscales."""
+        return self.conv_after_body(self.body(feature))
+
+
+@ARCH_REGISTRY.register()
+class EDSRHeads(EDSR):
+    """BasicSR's EDSR with auxiliary heads that exist in training only (CLSD, Moon et al., 2023, Fig. 2 and Table 1).
+
+    The student's parameters have EDSR's own keys, the heads' are under ``heads.``; in ``eval()`` the network is EDSR,
+    bit for bit and at its cost. The student is initialised before the heads, so that with one seed an ``EDSR`` and the
+    student in here start from the same weights.
+
+    The pixel range of input and outputs is [0, 1], RGB. The first and the last convolutions run in float32 under
+    autocast, as they set the precision of the output.
+
+    Args:
+        num_in_ch: Channels of the input; 3, as the subtracted mean is that of RGB.
+        num_out_ch: Channels of the output.
+        num_feat: Channels C of the trunk and of the heads.
+        num_block: Residual blocks B of the trunk.
+        upscale: Super-resolution factor s, 3 or a power of two.
+        res_scale: Factor on the residual branch of each block.
+        img_range: The input is multiplied by this after subtracting the mean.
+        rgb_mean: Mean of the training images, in [0, 1].
+        head_taps: One head per entry: its input is the feature after that many trunk blocks, 1 to B.
+        head_num_block: Residual blocks of a head.
+        head_share_tail: The heads use the student's upsampler and last convolution instead of their own.
+        head_global_skip: Add the first convolution's feature to each head's before upscaling, as the student does.
+
+    Raises:
+        ValueError: A tap is outside 1 to ``num_block`` or named twice, or ``num_in_ch`` is not 3.
+    """
+
+    def __init__(  # noqa: PLR0913  (EDSR's own arguments and four for the heads; no **kwargs, so that a typo fails)
+        self,
+        num_in_ch: int = 3,
+        num_out_ch: int = 3,
+        num_feat: int = 64,
+        num_block: int = 16,
+        upscale: int = 4,
+        res_scale: float = 1,
+        img_range: float = 255.0,
+        rgb_mean: Sequence[float] = (0.4488, 0.4371, 0.4040),
+        head_taps: Sequence[int] = (4, 8, 12),
+        head_num_block: int = 5,
+        head_share_tail: bool = False,
+        head_global_skip: bool = True,
+    ) -> None:
+        if num_in_ch != RGB_CHANNELS:
+            raise ValueError(f'EDSR subtracts an RGB mean: num_in_ch must be 3, not {num_in_ch}')
+        taps = tuple(head_taps)
+        if len(set(taps)) != len(taps) or any(not 1 <= tap <= num_block for tap in taps):
+            raise ValueError(f'head_taps must be distinct block counts from 1 to num_block={num_block}, not {taps}')
+        super().__init__(num_in_ch, num_out_ch, num_feat, num_block, upscale, res_scale, img_range, rgb_mean)
+        mean = self.mean
+        del self.mean
+        # Not persistent: EDSR keeps the mean out of its state dict, and the student's keys are EDSR's.
+        self.register_buffer('mean', mean, persistent=False)
+        self.head_taps = taps
+        self.head_global_skip = head_global_skip
+        self.heads = nn.ModuleList(
+            EDSRHead(num_feat, head_num_block, num_out_ch, upscale, res_scale, head_share_tail) for _ in taps
+        )
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Upscale images (N, 3, h, w) in [0, 1].
+
+        Returns:
+            In ``eval()`` the student's output SR, shape (N, num_out_ch, h·s, w·s). In ``train()`` the pair (SR, list of
+            the heads' outputs SR^j), every one of SR's shape.
+        """
+        return self.forward_with_heads(x) if self.training else self._student(x)[0]
+
+    def forward_with_heads(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return (SR, [SR^1, ..., SR^T]) whatever the mode; see :meth:`forward` for shapes and ranges."""
+        sr, first, tapped = self._student(x, tap=True)
+        head_srs = []
+        for head, feature in zip(self.heads, tapped, strict=True):
+            refined = head(feature)
+            if self.head_global_skip:
+                refined = refined + first
+            head_srs.append(self._tail(refined, head.upsample or self.upsample, head.conv_last or self.conv_last))
+        return sr, head_srs
+
+    def _student(self, x: Tensor, tap: bool = False) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """EDSR's forward: the output, the first convolution's feature, and the tapped features in the heads' order."""
+        with torch.autocast(x.device.type, enabled=False):
+            first = self.conv_first((x.float() - self.mean) * self.img_range)
+        feature = first
+        after_block = {}
+        for count, block in enumerate(self.body, start=1):
+            feature = block(feature)
+            if tap and count in self.head_taps:
+                after_block[count] = feature
+        sr = self._tail(self.conv_after_body(feature) + first, self.upsample, self.conv_last)
+        return sr, first, [after_block[count] for count in self.head_taps] if tap else []
+
+    def _tail(self, feature: Tensor, upsample: nn.Module, conv_last: nn.Module) -> Tensor:
+        feature = upsample(feature)
+        with torch.autocast(feature.device.type, enabled=False):
+            return conv_last(feature.float()) / self.img_range + self.mean
+
+    def student_state_dict(self) -> Mapping[str, Tensor]:
+        """The student's parameters alone, under EDSR's keys: loads strictly into BasicSR's ``EDSR``."""
+        return {key: value for key, value in self.state_dict().items() if not key.startswith('heads.')}

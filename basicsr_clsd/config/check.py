@@ -1,0 +1,165 @@
+"""What a schema cannot see: names in registries, arguments of constructors, and keys that must fit each other."""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from basicsr.models import lr_scheduler
+from basicsr.utils.registry import (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    MODEL_REGISTRY,
+    Registry,
+)
+
+from basicsr_clsd.config.schema import Component, Options, Train
+from basicsr_clsd.errors import UserError, suggest
+
+# BasicSR's names of what this project has its own, compatible classes for.
+ALIASES = {'SRModel': 'SupervisedModel', 'PairedImageDataset': 'PairedDataset'}
+SCHEDULERS = {
+    'MultiStepLR': lr_scheduler.MultiStepRestartLR,
+    'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
+    'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
+}
+OPTIMIZERS = {
+    name: kind
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+}
+
+
+def entries(registry: Registry) -> dict[str, type]:
+    """Everything in a registry, by name; ``dict(registry)`` fails, as it has ``keys`` but no items."""
+    return dict(iter(registry))
+
+
+def registered(registry: Registry, name: str) -> type:
+    """The class of that name; BasicSR's ``Registry.get`` prints a misleading line for an unknown one."""
+    return entries(registry)[ALIASES.get(name, name)]
+
+
+def check(options: Options, testing: bool = False) -> None:
+    """Check everything that can be checked without touching data or building a network.
+
+    Args:
+        options: Loaded options.
+        testing: They are to test a network, not to train one.
+
+    Raises:
+        UserError: One line with the first fault, its key, and what exists instead.
+    """
+    _check_name(options.model_type, own_names(MODEL_REGISTRY), 'model_type')
+    _check_component(options.network_g, entries(ARCH_REGISTRY), 'network_g')
+    _check_scale(options)
+    for key, dataset in options.datasets.items():
+        if key.split('_')[0] not in ('train', 'val', 'test'):
+            raise UserError(f"datasets.{key}: a set's section is named train, val... or test_...")
+        _check_name(dataset.type, own_names(DATASET_REGISTRY), f'datasets.{key}.type')
+    names = [dataset.name for _, dataset in options.sets('test' if testing else 'val')]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"datasets: two sets have the name '{name}'; their results would be mixed up")
+    for key, metric in options.val.metrics.items():
+        # Metrics are called with the two images before these arguments.
+        _check_component(metric, entries(METRIC_REGISTRY), f'val.metrics.{key}', given=('img', 'img2'))
+    if isinstance(options.num_gpu, int):
+        if options.num_gpu > torch.cuda.device_count():
+            raise UserError(f'num_gpu: {options.num_gpu} asked for, {torch.cuda.device_count()} there; use auto or 0')
+        if options.num_gpu > 1:
+            raise UserError('num_gpu: one process drives one GPU; use num_gpu: auto')
+    if testing:
+        if not any(options.sets('test', 'val')):
+            raise UserError('datasets: no set to test on; add a section test_1')
+    else:
+        _check_training(options)
+
+
+def own_names(registry: Registry) -> list[str]:
+    """Names of this project's classes in a registry, and BasicSR's names that stand for them."""
+    own = [name for name, kind in registry if kind.__module__.startswith('basicsr_clsd.')]
+    return sorted([*own, *(alias for alias, name in ALIASES.items() if name in own)])
+
+
+def _check_training(options: Options) -> None:
+    train = options.train
+    if train is None:
+        raise UserError('train: missing; training needs this section')
+    if 'train' not in options.datasets:
+        raise UserError('datasets.train: missing; training needs this section')
+    dataset = options.datasets['train']
+    if dataset.gt_size is None:
+        raise UserError('datasets.train.gt_size: missing; give the side of the HR training patch in pixels')
+    if dataset.gt_size % options.scale:
+        raise UserError(f'datasets.train.gt_size: {dataset.gt_size} is not a multiple of scale {options.scale}')
+    _check_component(train.optim_g, OPTIMIZERS, 'train.optim_g', given=('params',))
+    _check_component(train.scheduler, SCHEDULERS, 'train.scheduler', given=('optimizer',))
+    for key in Train.model_fields:
+        loss = getattr(train, key)
+        if key.endswith('_opt') and loss is not None:
+            _check_component(loss, entries(LOSS_REGISTRY), f'train.{key}')
+    if train.contrastive_opt is not None and dataset.batch_size_per_gpu == 1:
+        raise UserError('datasets.train.batch_size_per_gpu: a contrastive term needs at least 2 images in a batch, not 1')
+    if options.logger.wandb and any(options.logger.wandb.values()):
+        raise UserError('logger.wandb: Weights & Biases is not supported; use_tb_logger writes TensorBoard curves')
+    _check_best(options)
+    _warn_of_collapse(train)
+
+
+def _check_best(options: Options) -> None:
+    best = options.val.best
+    sets = [dataset.name for _, dataset in options.sets('val')]
+    if best.dataset is not None and best.dataset not in sets:
+        raise UserError(f'val.best.dataset: no validation set {best.dataset!r}; there are {", ".join(map(str, sets))}')
+    if best.metric is not None and best.metric not in options.val.metrics:
+        raise UserError(f'val.best.metric: no metric {best.metric!r}; there are {", ".join(options.val.metrics)}')
+
+
+def _warn_of_collapse(train: Train) -> None:
+    contrastive = train.contrastive_opt
+    if contrastive is not None and train.pixel_range == 1 and not contrastive.arguments().get('detach_teacher', True):
+        logging.getLogger('basicsr').warning(
+            'train.pixel_range: 1 with contrastive_opt.detach_teacher: false is known to collapse '
+            '(the trunk follows the heads instead of HR); pixel_range: 255 or detach_teacher: true does not'
+        )
+
+
+def _check_scale(options: Options) -> None:
+    arguments = inspect.signature(entries(ARCH_REGISTRY)[options.network_g.type]).parameters
+    for key in ('upscale', 'scale'):
+        if key in arguments:
+            value = options.network_g.arguments().get(key, arguments[key].default)
+            if value != options.scale:
+                raise UserError(f'network_g.{key}: {value} does not match scale: {options.scale}')
+
+
+def _check_name(name: str, known: Iterable[str], where: str) -> None:
+    known = sorted(known)
+    if name not in known:
+        raise UserError(f"{where}: unknown name '{name}'{suggest(name, known)}; there are {', '.join(known)}")
+
+
+def _check_component(
+    component: Component, known: dict[str, Callable[..., Any]], where: str, given: tuple[str, ...] = ()
+) -> None:
+    """Check a component's name and that its arguments are those of the constructor (after the ``given`` ones)."""
+    _check_name(component.type, known, f'{where}.type')
+    parameters = inspect.signature(known[component.type]).parameters
+    by_name = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    }
+    # A metric's **kwargs only swallow what other metrics take; a network's are taken at its word.
+    free = not given and any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    arguments = component.arguments()
+    for name in arguments:
+        if name not in by_name and not free:
+            raise UserError(f'{where}.{name}: {component.type} has no such argument{suggest(name, by_name)}')
+    for name, parameter in by_name.items():
+        if parameter.default is inspect.Parameter.empty and name not in arguments and name not in given:
+            raise UserError(f'{where}.{name}: missing; {component.type} needs it')

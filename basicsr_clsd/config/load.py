@@ -1,0 +1,206 @@
+"""From YAML files and command-line overrides to checked, typed options."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from basicsr_clsd.config.schema import Options
+from basicsr_clsd.errors import UserError, suggest
+
+Keys = tuple[str, ...]
+COMMAND_LINE = '--force_yml'
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads ``1e-4`` as a number (YAML 1.2), and refuses a key that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1 and key != '<<':
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    'tag:yaml.org,2002:float', re.compile(r'^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$'), list('-+0123456789')
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML as data (no objects are made); numbers like ``1e-4`` are floats."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one options file as a mapping, or raise a :class:`UserError` that names it."""
+    try:
+        content = parse_yaml(path.read_text(encoding='utf-8'))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f', line {mark.line + 1}' if mark else ''
+        raise UserError(f'{path}{line}: not valid YAML: {error.problem}') from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise UserError(f'{path}: cannot be read as an options file: {reason}') from error
+    if not isinstance(content, dict):
+        raise UserError(f'{path}: an options file must be a mapping of keys, this is {type(content).__name__}')
+    return content
+
+
+class _Merged:
+    """Deep-merged mappings that remember which file each key came from."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.origins: dict[Keys, str] = {}
+
+    def add(self, layer: Mapping[str, Any], origin: str) -> None:
+        _merge(self.values, layer)
+        for keys in _leaves(layer):
+            self.origins.update({keys[:depth]: origin for depth in range(1, len(keys) + 1)})
+
+    def add_file(self, path: Path, above: tuple[Path, ...] = ()) -> None:
+        path = path.resolve()
+        if path in above:
+            raise UserError(f"{path}: 'base' leads back to this file")
+        layer = read_yaml(path)
+        bases = layer.pop('base', [])
+        for base in [bases] if isinstance(bases, str) else bases or []:
+            if not isinstance(base, str):
+                raise UserError(f"{path}: 'base' is a file name or a list of them, not {base!r}")
+            self.add_file(path.parent / base, (*above, path))
+        self.add(layer, _shown(path))
+
+    def origin(self, keys: Keys) -> str:
+        known = next((keys[:n] for n in range(len(keys), 0, -1) if keys[:n] in self.origins), None)
+        return self.origins[known] if known else ''
+
+
+def _merge(values: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        present = values.get(key)
+        if isinstance(value, Mapping) and isinstance(present, dict):
+            # Another `type` is another thing: arguments of the old one would be wrong for it.
+            if 'type' in value and 'type' in present and value['type'] != present['type']:
+                present.clear()
+            _merge(present, value)
+        elif isinstance(value, Mapping):
+            values[key] = {}
+            _merge(values[key], value)
+        else:
+            values[key] = value
+
+
+def _leaves(layer: Mapping[str, Any]) -> list[Keys]:
+    found: list[Keys] = []
+    for key, value in layer.items():
+        below = _leaves(value) if isinstance(value, Mapping) else []
+        found += [(str(key), *keys) for keys in below] or [(str(key),)]
+    return found
+
+
+def _shown(path: Path) -> str:
+    """A path as the user is likely to have typed it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith('..') else relative
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Parse ``a:b=value`` (the value is YAML) into ``{'a': {'b': value}}``."""
+    keys, equals, value = text.partition('=')
+    names = [name.strip() for name in keys.split(':')]
+    if not equals or not all(names):
+        raise UserError(f"{COMMAND_LINE} {text}: expected key:key=value, as in train:optim_g:lr=1e-4")
+    try:
+        nested: Any = parse_yaml(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"{COMMAND_LINE} {text}: the value is not valid YAML") from error
+    for name in reversed(names):
+        nested = {name: nested}
+    return nested
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Options:
+    """Load an options file with its ``base`` files and the overrides of the command line.
+
+    ``base:`` names one file or a list, relative to the file it stands in; later files win, key by key, and a section
+    whose ``type`` changes starts anew. ``~`` (null) takes a key back to its default.
+
+    Args:
+        path: The YAML file.
+        overrides: Texts ``a:b=value``; the value is parsed as YAML.
+
+    Returns:
+        The typed options, with everything that follows from other keys filled in.
+
+    Raises:
+        UserError: Names the file and the key that is wrong, and the nearest known key for an unknown one.
+    """
+    merged = _Merged()
+    merged.add_file(Path(path))
+    for text in overrides:
+        merged.add(parse_override(text), COMMAND_LINE)
+    try:
+        return Options.model_validate(_without_nulls(merged.values))
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        # An unknown key is the likely cause of a missing one, so it is told first.
+        problems.sort(key=lambda problem: problem['type'] != 'extra_forbidden')
+        raise UserError(_one_line(problems, merged, _shown(Path(path)))) from error
+
+
+# `~` is itself a choice for these keys.
+_NULL_MEANS_NONE = {'param_key_g'}
+
+
+def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_nulls(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value is not None or key in _NULL_MEANS_NONE
+    }
+
+
+def _one_line(problems: list[ErrorDetails], merged: _Merged, file: str) -> str:
+    problem = problems[0]
+    keys = tuple(str(key) for key in problem['loc'])
+    # pydantic adds the alternatives of a union to the location; they are no keys.
+    keys = tuple(key for key in keys if key != 'int' and not key.startswith(('literal[', 'constrained-')))
+    where = f'{merged.origin(keys) or file}: {".".join(keys)}'
+    if problem['type'] == 'extra_forbidden':
+        return f'{where}: unknown key{suggest(keys[-1], _known_keys(keys[:-1]))}'
+    if problem['type'] == 'missing':
+        return f'{where}: missing'
+    if problem['type'] in ('model_type', 'model_attributes_type', 'dict_type'):
+        return f'{where}: must be a section of keys, not {problem["input"]!r}'
+    return f'{where}: {problem["msg"][0].lower()}{problem["msg"][1:]}, not {problem["input"]!r}'
+
+
+def _known_keys(keys: Keys) -> list[str]:
+    """The keys of the section at ``keys``, found by walking the schema."""
+    section: Any = Options
+    for key in keys:
+        annotation = section.model_fields[key].annotation if hasattr(section, 'model_fields') else None
+        if annotation is None:  # the free names of a dict: `datasets`, `metrics`
+            continue
+        section = next((kind for kind in _classes(annotation) if hasattr(kind, 'model_fields')), section)
+    return list(section.model_fields)
+
+
+def _classes(annotation: Any) -> list[Any]:
+    inner = getattr(annotation, '__args__', None)
+    return [kind for part in inner for kind in _classes(part)] if inner else [annotation]
+
+
+def write_resolved(options: Options, path: Path) -> None:
+    """Write the options with every default and override filled in; loading the file gives the same options."""
+    values = options.model_dump(mode='json', exclude_none=True)
+    values['path']['param_key_g'] = options.path.param_key_g
+    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding='utf-8')

@@ -1,0 +1,241 @@
+"""The sections of an options file. Every key is BasicSR's unless its description says otherwise.
+
+Sections can be read like BasicSR's option dicts (``opt['train']['total_iter']``, ``opt.get(...)``, ``in``), so that
+what BasicSR builds from them works, and like typed objects (``options.train.total_iter``) everywhere in this project.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
+Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+
+
+class Section(BaseModel):
+    """A section whose keys are known: any other key is an error."""
+
+    model_config = ConfigDict(extra='forbid')
+
+    def __getitem__(self, key: str) -> Any:
+        """Read a key as from a dict; ``KeyError`` when it is not there or not set."""
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Read a key as from a dict; ``default`` when it is not there or not set."""
+        value = getattr(self, key) if key in self.keys() else None
+        return default if value is None else value
+
+    def keys(self) -> list[str]:
+        """Names of all keys, those that this section lets through included."""
+        return [*type(self).model_fields, *(self.model_extra or {})]
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a key is there and set."""
+        return self.get(key) is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The section as plain values, without the keys that are not set."""
+        return self.model_dump(mode='python', exclude_none=True)
+
+
+class Component(Section):
+    """Something built by name from a registry: ``type`` and the arguments of its constructor."""
+
+    model_config = ConfigDict(extra='allow')
+    type: str = Field(description='registered name')
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {key: value for key, value in self.as_dict().items() if key != 'type'}
+
+
+class Loss(Component):
+    """A loss of the training: a registered class with its arguments."""
+
+    loss_weight: float = Field(1.0, description='factor on the loss')
+
+
+class SelfDistillLoss(Loss):
+    """L_SD: the loss between each head and the student."""
+
+    detach_teacher: bool = Field(True, description='the student (the teacher of the heads) gets no gradient from L_SD')
+
+    def arguments(self) -> dict[str, Any]:
+        """The loss's own arguments; ``detach_teacher`` is the model's."""
+        return {key: value for key, value in super().arguments().items() if key != 'detach_teacher'}
+
+
+class IoBackend(Section):
+    """How images are stored."""
+
+    type: Literal['disk', 'lmdb'] = 'disk'
+
+
+class Dataset(Section):
+    """One training, validation or test set. Which it is tells its name: ``train``, ``val...`` or ``test...``."""
+
+    name: Text | None = Field(None, description='shown in logs and tables; the section name if left out')
+    type: str = Field('PairedDataset', description="`PairedDataset`; BasicSR's `PairedImageDataset` means the same")
+    dataroot_gt: str = Field(description='folder or `.lmdb` of HR images')
+    dataroot_lq: str | None = Field(
+        None, description='folder or `.lmdb` of LR images; left out: made from HR by MATLAB-like bicubic, once, and kept'
+    )
+    lq_cache: str | None = Field(
+        None, description='where LR images made from HR are kept; default `<dataroot_gt>_LRbicx<scale>` (new key)'
+    )
+    meta_info_file: str | None = Field(None, description='text file whose first column names the HR images to use')
+    names: list[Text] | None = Field(
+        None, description='names, without extension, of the HR images to use; default all (new key)'
+    )
+    filename_tmpl: str = Field('{}', description="name of the LR image from that of HR, e.g. `'{}x2'` for DIV2K")
+    io_backend: IoBackend = Field(default_factory=lambda: IoBackend())
+    gt_size: PositiveInt | None = Field(None, description='side of the HR training patch in pixels')
+    use_hflip: bool = Field(True, description='horizontal flips, p = 0.5')
+    use_rot: bool = Field(True, description='vertical flips and transposes, p = 0.5 each')
+    num_worker_per_gpu: Count = Field(2, description='loader processes')
+    batch_size_per_gpu: PositiveInt = Field(16, description='images of a batch on each device')
+    dataset_enlarge_ratio: PositiveInt = Field(1, description='an epoch visits each image this often')
+    cache_images: bool = Field(False, description='decode once and keep in memory; for small sets (new key)')
+    color: Literal['y'] | None = Field(None, description='`y`: train and test on luma alone')
+    mean: list[float] | None = Field(None, description='subtracted from both images, per channel')
+    std: list[float] | None = Field(None, description='both images are divided by it, per channel')
+    pin_memory: bool = Field(True, description='page-locked batches on a GPU')
+    use_shuffle: bool = Field(True, description='accepted for older files; training always shuffles')
+    persistent_workers: bool = Field(True, description='accepted; workers live as long as the run')
+    prefetch_mode: str | None = Field(None, description='accepted; the loader prefetches by itself')
+    num_prefetch_queue: int | None = Field(None, description='accepted; see `prefetch_mode`')
+
+
+class Paths(Section):
+    """Weights to start from and folders to write to."""
+
+    pretrain_network_g: str | None = Field(None, description='weights of `network_g` to start from, or to test')
+    param_key_g: str | None = Field('params', description='key of the weights in that file; `~`: the file is the weights')
+    strict_load_g: bool = Field(True, description='every key must match')
+    resume_state: str | None = Field(None, description='training state to go on from')
+    ignore_resume_networks: list[str] | None = Field(None, description="accepted; a state holds everything")
+    experiments_root: str | None = Field(None, description="folder of all runs; default the repository's `experiments/`")
+    results_root: str | None = Field(None, description="folder of all tests; default the repository's `results/`")
+    tb_root: str | None = Field(None, description="folder of all curves; default the repository's `tb_logger/` (new key)")
+
+
+class Train(Section):
+    """What is optimised, and how."""
+
+    total_iter: PositiveInt = Field(description='number of optimizer steps')
+    optim_g: Component = Field(description='optimizer: a class of `torch.optim` and its arguments')
+    scheduler: Component = Field(description='`MultiStepLR`, `MultiStepRestartLR` or `CosineAnnealingRestartLR`')
+    warmup_iter: int = Field(-1, description='linear warm-up of the learning rate; -1: none')
+    ema_decay: Fraction = Field(0, description='exponential moving average of the weights; 0: none')
+    pixel_opt: Loss | None = Field(None, description='L_SR: student against HR')
+    perceptual_opt: Loss | None = Field(None, description='perceptual (and style) loss of the student')
+    aux_opt: Loss | None = Field(None, description='L_ASR: heads against HR, mean over heads (new key)')
+    self_distill_opt: SelfDistillLoss | None = Field(
+        None, description='L_SD: heads against the student, mean over heads (new key)'
+    )
+    contrastive_opt: Loss | None = Field(None, description='L_CS: contrastive ratio, sum over heads (new key)')
+    pixel_range: float | None = Field(
+        None,
+        gt=0,
+        description='images in [0, 1] are multiplied by this in every loss; default 255, for `SRModel` 1 (new key)',
+    )
+    log_grad_norms: Count = Field(
+        0, description="every so many iterations, log the norm of each term's gradient in the trunk; 0: never (new key)"
+    )
+
+
+class Metric(Component):
+    """A metric of BasicSR's registry."""
+
+    better: Literal['higher', 'lower'] = Field('higher', description='which way is better')
+
+    def arguments(self) -> dict[str, Any]:
+        """The metric's own arguments."""
+        return {key: value for key, value in super().arguments().items() if key != 'better'}
+
+
+class Best(Section):
+    """Which validation result decides on ``net_g_best.pth``."""
+
+    dataset: str | None = Field(None, description='name of the validation set; default the first')
+    metric: str | None = Field(None, description='name of the metric; default the first')
+
+
+class Validation(Section):
+    """Validation during training, and testing."""
+
+    val_freq: PositiveInt | None = Field(None, description='validate every so many iterations; always at the end')
+    save_img: bool = Field(False, description='write the upscaled images')
+    metrics: dict[str, Metric] = Field(
+        default_factory=dict, description='default: PSNR and SSIM on Y, `scale` pixels of border cut'
+    )
+    heads: bool = Field(False, description='validate the heads too, as `<metric>/head<j>` (new key)')
+    best: Best = Field(default_factory=lambda: Best(), description='which result is the best checkpoint (new key)')
+    comparison: bool = Field(
+        False, description='test: write a picture of bicubic, student and HR crops for each set (new key)'
+    )
+    pbar: bool = Field(True, description='accepted; bars appear on a terminal only')
+    suffix: str | None = Field(None, description="added to the names of written images; default the run's name")
+    grids: bool = Field(False, description='accepted; not used for images')
+
+
+class Logger(Section):
+    """What is written down, and how often."""
+
+    print_freq: PositiveInt = Field(100, description='log the losses every so many iterations')
+    save_checkpoint_freq: PositiveInt = Field(5000, description='save state and weights every so many iterations')
+    keep_states: PositiveInt = Field(2, description='how many training states are kept (new key)')
+    use_tb_logger: bool = Field(True, description='write TensorBoard curves')
+    wandb: dict[str, Any] | None = Field(None, description='accepted if empty; Weights & Biases is not supported')
+
+
+def _gpus(value: object) -> object:
+    return value if value == 'auto' or isinstance(value, int) else f'{value}'
+
+
+class Options(Section):
+    """A whole options file."""
+
+    name: Text = Field(description='name of the run and of its folders')
+    model_type: str = Field('SupervisedModel', description="`SupervisedModel` (BasicSR's `SRModel`) or `CLSDModel`")
+    scale: int = Field(ge=1, le=16, description='super-resolution factor s')
+    num_gpu: Annotated[Literal['auto'] | Count, BeforeValidator(_gpus)] = Field(
+        'auto', description='`auto`: one if there is one; 0: CPU; more: start with a launcher'
+    )
+    manual_seed: Count | None = Field(None, description='seed of everything; left out: drawn, and written down')
+    network_g: Component = Field(description='the student: registered arch and its arguments')
+    datasets: dict[str, Dataset] = Field(default_factory=dict, description='`train`, `val...`, `test...`')
+    path: Paths = Field(default_factory=lambda: Paths())
+    train: Train | None = None
+    val: Validation = Field(default_factory=lambda: Validation())
+    logger: Logger = Field(default_factory=lambda: Logger())
+    dist_params: dict[str, Any] | None = Field(None, description='accepted; the launcher is detected')
+    find_unused_parameters: bool = Field(False, description='accepted; for distributed training')
+
+    @model_validator(mode='after')
+    def _fill_in(self) -> 'Options':
+        """Settle what depends on another section, so that the resolved file says what was used."""
+        for key, dataset in self.datasets.items():
+            if dataset.name is None:
+                dataset.name = key
+        if self.train is not None and self.train.pixel_range is None:
+            self.train.pixel_range = 1.0 if self.model_type == 'SRModel' else 255.0
+        if not self.val.metrics:
+            protocol = {'crop_border': self.scale, 'test_y_channel': True}
+            self.val.metrics = {
+                'psnr': Metric.model_validate({'type': 'calculate_psnr', **protocol}),
+                'ssim': Metric.model_validate({'type': 'calculate_ssim', **protocol}),
+            }
+        return self
+
+    def sets(self, *phases: str) -> Iterator[tuple[str, Dataset]]:
+        """The data sets whose section name starts with one of ``phases``, with that name."""
+        for key, dataset in self.datasets.items():
+            if key.split('_')[0] in phases:
+                yield key, dataset

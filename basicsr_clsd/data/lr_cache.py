@@ -1,0 +1,84 @@
+"""LR images made from HR images, once, and kept beside them."""
+
+import json
+import logging
+from pathlib import Path
+
+from basicsr_clsd.data.image_store import FolderStore
+from basicsr_clsd.data.matlab_resize import matlab_resize
+from basicsr_clsd.errors import UserError
+from basicsr_clsd.files import write_image, write_text
+
+MANIFEST = 'made_from.json'
+
+
+def default_cache(dataroot_gt: str | Path, scale: int) -> Path:
+    """The folder beside the HR folder that holds its LR images."""
+    gt = Path(dataroot_gt)
+    return gt.with_name(f'{gt.name}_LRbicx{scale}')
+
+
+def make_lr(gt: FolderStore, names: list[str], scale: int, cache: Path) -> dict[str, str]:
+    """Make the LR images that are not yet in ``cache``, or whose HR file has changed since.
+
+    HR is cropped at the bottom and the right to a multiple of ``scale`` and shrunk by MATLAB's bicubic. Every file is
+    written under a temporary name and renamed, and counts only once the manifest lists it with the size and time of
+    the HR file it was made from; an interrupted run goes on where it was.
+
+    Args:
+        gt: HR images.
+        names: Those of them to make LR images of.
+        scale: Super-resolution factor.
+        cache: Folder to write to; made if it is not there.
+
+    Returns:
+        The LR image's name for each HR image's.
+
+    Raises:
+        UserError: The cache cannot be written, an HR image cannot be decoded or is smaller than ``scale``, or two have
+            names that differ only in their extension.
+    """
+    lr_names = {name: Path(name).with_suffix('.png').as_posix() for name in names}
+    by_lr: dict[str, str] = {}
+    for name, lr_name in lr_names.items():
+        if lr_name in by_lr:
+            raise UserError(f'{gt.root}: {by_lr[lr_name]} and {name} would share one LR image; rename one')
+        by_lr[lr_name] = name
+    manifest = _read_manifest(cache)
+    stamps = {name: _stamp(gt.root / name) for name in names}
+    todo = [n for n in names if manifest.get(n) != stamps[n] or not (cache / lr_names[n]).is_file()]
+    if not todo:
+        return lr_names
+    logging.getLogger('basicsr').info(f'Making {len(todo)} LR images (x{scale}, MATLAB bicubic) in {cache}')
+    try:
+        for count, name in enumerate(todo, start=1):
+            _write_lr(gt, name, scale, cache / lr_names[name])
+            manifest[name] = stamps[name]
+            if count % 50 == 0 or count == len(todo):
+                write_text(json.dumps(manifest, indent=0), cache / MANIFEST)
+    except OSError as error:
+        raise UserError(
+            f'{cache}: LR images cannot be written here ({error.strerror}); set lq_cache to a folder that can be'
+        ) from error
+    return lr_names
+
+
+def _write_lr(gt: FolderStore, name: str, scale: int, target: Path) -> None:
+    hr = gt.read(name)
+    height, width = hr.shape[0] // scale * scale, hr.shape[1] // scale * scale
+    if not height or not width:
+        raise UserError(f'{gt.root / name}: smaller than scale {scale}')
+    write_image(matlab_resize(hr[:height, :width], 1 / scale), target)
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read_manifest(cache: Path) -> dict[str, list[int]]:
+    try:
+        manifest = json.loads((cache / MANIFEST).read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}

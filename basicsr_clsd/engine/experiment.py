@@ -1,0 +1,154 @@
+"""The folder of a run, and the logs in it."""
+
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import basicsr
+import torch
+from basicsr.utils import get_root_logger
+from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
+
+from basicsr_clsd import __version__
+from basicsr_clsd.config import Options, write_resolved
+from basicsr_clsd.config.paths import output_root
+from basicsr_clsd.errors import UserError
+from basicsr_clsd.files import write_text
+
+Curves = SummaryWriter
+
+
+class ConsoleHandler(logging.Handler):
+    """Log lines above a live progress bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        style = 'yellow' if record.levelno >= logging.WARNING else None
+        self.console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+class Experiment:
+    """The folders of the run ``options.name``: where they are, and their making.
+
+    Nothing is touched before :meth:`open`, which is called when every check has passed.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.root = output_root(options.path.experiments_root, 'experiments') / options.name
+        self.models = self.root / 'models'
+        self.states = self.root / 'training_states'
+        self.visualization = self.root / 'visualization'
+        self.tb = output_root(options.path.tb_root, 'tb_logger') / options.name
+        self.log_file = self.root / f'train_{options.name}.log'
+        self._metrics_file = self.root / 'metrics.jsonl'
+
+    def check_writable(self) -> None:
+        """Raise a :class:`UserError` if the folders could not be made, without making them."""
+        for folder in (self.root, self.tb):
+            parent = next(path for path in (folder, *folder.parents) if path.exists())
+            if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+                raise UserError(f'{folder}: cannot be written ({parent} is not a folder that can be written to)')
+
+    def open(self, resuming: bool, iteration: int) -> None:
+        """Make the folders; a run of the same name that is not resumed is renamed first, never overwritten.
+
+        Args:
+            resuming: Go on in the folders that are there.
+            iteration: Iteration that the run goes on from; metrics of later ones are dropped, they will come again.
+        """
+        try:
+            if not resuming:
+                stamp = time.strftime('%Y%m%d_%H%M%S')
+                for folder in (self.root, self.tb):
+                    _archive(folder, stamp)
+            for folder in (self.root, self.models, self.states, self.visualization):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_resolved(self.options, self.root / f'{self.options.name}.yml')
+            self._drop_later_metrics(iteration)
+        except OSError as error:
+            raise UserError(f'{error.filename or self.root}: cannot be written: {error.strerror}') from error
+
+    def _drop_later_metrics(self, iteration: int) -> None:
+        if not self._metrics_file.exists():
+            return
+        kept = []
+        for line in self._metrics_file.read_text(encoding='utf-8').splitlines():
+            try:
+                if json.loads(line)['iter'] <= iteration:
+                    kept.append(line + '\n')
+            except (ValueError, KeyError, TypeError):
+                continue  # the line that a kill cut off
+        write_text(''.join(kept), self._metrics_file)
+
+    def record(self, iteration: int, dataset: str, values: dict[str, float]) -> None:
+        """Append validation results to ``metrics.jsonl``, one line per metric."""
+        lines = [
+            json.dumps({'iter': iteration, 'dataset': dataset, 'metric': metric, 'value': value})
+            for metric, value in values.items()
+        ]
+        with open(self._metrics_file, 'a', encoding='utf-8') as file:
+            file.write(''.join(line + '\n' for line in lines))
+
+    def curves(self, iteration: int) -> Curves | None:
+        """TensorBoard's writer, which drops what it had after ``iteration``; None if it was not asked for."""
+        if not self.options.logger.use_tb_logger:
+            return None
+        return SummaryWriter(str(self.tb), purge_step=iteration + 1)
+
+
+def _archive(folder: Path, stamp: str) -> None:
+    if not folder.exists():
+        return
+    target = folder.with_name(f'{folder.name}_archived_{stamp}')
+    count = 1
+    while target.exists():
+        target = folder.with_name(f'{folder.name}_archived_{stamp}_{count}')
+        count += 1
+    folder.rename(target)
+    logging.getLogger('basicsr').info(f'The earlier run of this name is now {target}')
+
+
+def set_up_console(console: Console) -> logging.Logger:
+    """Let BasicSR's logger, which its builders use as well, print on this console."""
+    logger = get_root_logger()
+    logger.setLevel(logging.INFO)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    handler = ConsoleHandler(console)
+    handler.setFormatter(logging.Formatter('%(message)s'))
+    logger.addHandler(handler)
+    return logger
+
+
+def add_log_file(path: Path) -> None:
+    """Append everything that is logged to a file as well."""
+    try:
+        handler = logging.FileHandler(path, 'a', encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
+    handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
+    get_root_logger().addHandler(handler)
+
+
+def environment() -> str:
+    """One line that says what the run ran on."""
+    parts: dict[str, Any] = {
+        'basicsr-clsd': __version__,
+        'basicsr': basicsr.__version__,
+        'torch': torch.__version__,
+        'Python': platform.python_version(),
+        'threads': torch.get_num_threads(),
+        'device': torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + ' CPU',
+    }
+    return ', '.join(f'{name} {value}' for name, value in parts.items()) + f'; {" ".join(sys.argv)}'

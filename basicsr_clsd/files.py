@@ -1,0 +1,67 @@
+"""Files that are whole or not there."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file under a temporary name in its folder, sync it to disk, and rename it.
+
+    At every moment the path holds either what it held before or the whole new content, whatever happens to the process
+    or the power. A temporary file left by a killed process is overwritten by the next attempt.
+
+    Raises:
+        OSError: The disk is full, the folder is read-only, ...; the path is as it was before.
+    """
+    temporary = path.with_name(f'.{path.name}.tmp')
+    try:
+        with open(temporary, 'wb') as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def save(content: Any, path: Path) -> None:
+    """``torch.save``, atomically; a full disk is an ``OSError`` here too."""
+
+    def write(file: IO[bytes]) -> None:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's writer hides the errno of the file under it
+            raise OSError(f'{path}: {str(error).splitlines()[0]}') from error
+
+    write_atomically(path, write)
+
+
+def write_image(image: NDArray[np.uint8], path: Path) -> None:
+    """Write an image (BGR or gray, uint8) in the format of the path's extension, atomically; folders are made."""
+    encoded, content = cv2.imencode(path.suffix, image)
+    if not encoded:
+        raise OSError(f'{path}: the image cannot be encoded')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: _write_bytes(file, content.tobytes()))
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file, atomically."""
+    write_atomically(path, lambda file: _write_bytes(file, text.encode()))
+
+
+def _write_bytes(file: IO[bytes], content: bytes) -> None:
+    file.write(content)

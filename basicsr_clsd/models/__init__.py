@@ -1,0 +1,7 @@
+"""Models: a network, its losses and its optimizer, registered in BasicSR's ``MODEL_REGISTRY``."""
+
+from basicsr_clsd import archs as archs  # registers them for `network_g`
+from basicsr_clsd.models.clsd_model import CLSDModel
+from basicsr_clsd.models.supervised_model import SupervisedModel
+
+__all__ = ['CLSDModel', 'SupervisedModel']

@@ -1,0 +1,45 @@
+"""Train a network: ``python basicsr_clsd/train.py -opt options/train_CLSD_x4.yml``."""
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: import this checkout's package, and nothing by the bare names of its modules
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from basicsr_clsd import command
+
+DEBUG_OVERRIDES = ('train:total_iter=8', 'val:val_freq=8', 'logger:print_freq=1', 'logger:use_tb_logger=false')
+
+
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description='Train a super-resolution network.')
+    command.add_common_arguments(parser)
+    parser.add_argument('--auto_resume', action='store_true', help='go on from the newest state of this run, if any')
+    parser.add_argument('--debug', action='store_true', help='8 iterations, every one logged, as NAME_debug')
+    return parser.parse_args()
+
+
+def main(arguments: argparse.Namespace, console: command.Console) -> None:
+    """Load and check the options, build the run, train."""
+    # Imported here so that --help and a mistyped argument need not wait for torch.
+    from basicsr_clsd.config import check, load  # noqa: PLC0415
+    from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
+    from basicsr_clsd.engine.trainer import Trainer  # noqa: PLC0415
+
+    set_up_console(console)
+    overrides = [*arguments.force_yml, *(DEBUG_OVERRIDES if arguments.debug else ())]
+    options = load(arguments.opt, overrides)
+    if arguments.debug:
+        options.name += '_debug'
+    if options.manual_seed is None:
+        options.manual_seed = random.SystemRandom().randint(1, 2**31)
+    check(options)
+    Trainer(options, console, arguments.auto_resume).run()
+
+
+if __name__ == '__main__':
+    parsed = parse()
+    command.run(lambda console: main(parsed, console))

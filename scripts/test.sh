@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Prepares the environment, then runs the tests: bash scripts/test.sh [pytest's arguments, seen from the repository root]
+set -euo pipefail
+unset CDPATH
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=$(bash scripts/setup.sh dev)
+exec "$python" -m pytest "$@"
