@@ -48,5 +48,5 @@ def _end(message: str, code: int) -> None:
     for handler in logging.getLogger('basicsr').handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(logging.makeLogRecord({'levelno': logging.ERROR, 'levelname': 'ERROR', 'msg': line}))
-    print(f'error: {line}', file=sys.stderr)
+    sys.stderr.write(f'error: {line}\n')
     sys.exit(code)

@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -9,6 +10,8 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from basicsr_clsd.errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
@@ -55,13 +58,43 @@ def write_image(image: NDArray[np.uint8], path: Path) -> None:
     if not encoded:
         raise OSError(f'{path}: the image cannot be encoded')
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: _write_bytes(file, content.tobytes()))
+    write_bytes(content.tobytes(), path)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file, atomically."""
-    write_atomically(path, lambda file: _write_bytes(file, text.encode()))
+    """Write a text file in UTF-8, atomically."""
+    write_bytes(text.encode(), path)
 
 
-def _write_bytes(file: IO[bytes], content: bytes) -> None:
-    file.write(content)
+def write_bytes(content: bytes, path: Path) -> None:
+    """Write a file, atomically."""
+
+    def write(file: IO[bytes]) -> None:
+        file.write(content)
+
+    write_atomically(path, write)
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Rename a folder that is in the way to ``NAME_archived_TIME``, so that nothing is overwritten.
+
+    Returns:
+        The new path; None if there was no such folder.
+    """
+    if not folder.exists():
+        return None
+    stamp = f'{folder.name}_archived_{time.strftime("%Y%m%d_%H%M%S")}'
+    target = folder.with_name(stamp)
+    count = 1
+    while target.exists():
+        target = folder.with_name(f'{stamp}_{count}')
+        count += 1
+    folder.rename(target)
+    return target
+
+
+def check_writable(folder: Path) -> None:
+    """Raise a :class:`UserError` if a folder could not be made or written to, without making it."""
+    parent = next(path for path in (folder, *folder.parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f'{folder}: cannot be written ({parent} is not a folder that can be written to)')

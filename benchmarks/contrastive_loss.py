@@ -93,7 +93,7 @@ def peak_bytes(method: Loss, sr: Tensor, head_srs: Sequence[Tensor]) -> int:
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == '[memory]']
     alive = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        alive += event.nbytes()  # negative where a tensor is freed
+        alive += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]  (negative where freed)
         peak = max(peak, alive)
     return peak
 

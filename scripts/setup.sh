@@ -45,14 +45,15 @@ python3-venv)."
     refuse "${reason:-Python 3.10 or newer is needed, and there is no python3 on PATH.}"
 }
 
-# step WHAT COMMAND...: one line on the screen, the output in the log, the log's end on the screen if COMMAND fails.
+# step WHAT COMMAND...: one line on the screen, the output in the log, its end on the screen too if COMMAND fails.
 step() {
-    local what=$1 started=$SECONDS
+    local what=$1 started=$SECONDS logged
+    logged=$(wc -l <"$log")
     shift
     printf '  %s ... ' "$what" >&2
     if ! "$@" >>"$log" 2>&1 </dev/null; then
         say 'failed:'
-        tail -n 25 "$log" >&2
+        tail -n "+$((logged + 1))" "$log" | tail -n 25 >&2
         say "The whole log: $log"
         exit 1
     fi
@@ -132,6 +133,10 @@ if [ "$stamped" != "$key $extras" ] && [ "$stamped" != "$key dev" ] || ! still_i
     # From setuptools 70.1 on, BasicSR builds without the wheel package; with torch, so that torch's bounds on it hold.
     step 'torch, torchvision, setuptools' "${pip[@]}" 'torch>=2.2' torchvision 'setuptools>=70.1'
     write_constraints
+    if ! "$python" -c 'import torchvision' >>"$log" 2>&1; then
+        refuse "torchvision does not load with the torch of this environment: install the two together, from where that \
+torch came. The error is in $log"
+    fi
 
     # In build isolation BasicSR would download another torch, only to build; older pips need to be told of PEP 517.
     build_env=(PIP_USE_PEP517=1)

@@ -155,6 +155,17 @@ def test_too_old_torch_is_refused_untouched(checkout):
     assert checkout.calls() == []
 
 
+def test_torchvision_that_does_not_fit_torch_is_told(checkout):
+    checkout.have('torchvision', '2.9.0')
+    (checkout.site / 'torchvision' / '__init__.py').write_text(
+        "raise RuntimeError('torchvision::nms does not exist')\n"
+    )
+    result = checkout.run('setup.sh')
+    assert result.returncode == 2
+    assert 'torchvision does not load with the torch of this environment' in result.stderr
+    assert 'torchvision::nms does not exist' in (checkout.env / 'basicsr-clsd-setup.log').read_text()
+
+
 def test_second_call_does_nothing(checkout):
     checkout.setup()
     result = checkout.run('setup.sh')

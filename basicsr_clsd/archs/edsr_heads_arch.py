@@ -29,8 +29,9 @@ class EDSRHead(nn.Module):
         super().__init__()
         self.body = make_layer(ResidualBlockNoBN, num_block, num_feat=num_feat, res_scale=res_scale, pytorch_init=True)
         self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
-        self.upsample = None if share_tail else Upsample(upscale, num_feat)
-        self.conv_last = None if share_tail else nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
+        if not share_tail:
+            self.upsample = Upsample(upscale, num_feat)
+            self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
 
     def forward(self, feature: Tensor) -> Tensor:
         """Refine a tapped feature (N, C, h, w) to the feature (N, C, h, w) that the tail upscales."""
@@ -45,8 +46,8 @@ class EDSRHeads(EDSR):
     bit for bit and at its cost. The student is initialised before the heads, so that with one seed an ``EDSR`` and the
     student in here start from the same weights.
 
-    The pixel range of input and outputs is [0, 1], RGB. The first and the last convolutions run in float32 under
-    autocast, as they set the precision of the output.
+    The pixel range of input and outputs is [0, 1], RGB. Under autocast the first and the last convolutions run in the
+    precision of their weights, as they set that of the output.
 
     Args:
         num_in_ch: Channels of the input; 3, as the subtracted mean is that of RGB.
@@ -73,9 +74,10 @@ class EDSRHeads(EDSR):
         num_feat: int = 64,
         num_block: int = 16,
         upscale: int = 4,
-        res_scale: float = 1,
+        res_scale: float = 1.0,
         img_range: float = 255.0,
         rgb_mean: Sequence[float] = (0.4488, 0.4371, 0.4040),
+        *,
         head_taps: Sequence[int] = (4, 8, 12),
         head_num_block: int = 5,
         head_share_tail: bool = False,
@@ -86,54 +88,59 @@ class EDSRHeads(EDSR):
         taps = tuple(head_taps)
         if len(set(taps)) != len(taps) or any(not 1 <= tap <= num_block for tap in taps):
             raise ValueError(f'head_taps must be distinct block counts from 1 to num_block={num_block}, not {taps}')
-        super().__init__(num_in_ch, num_out_ch, num_feat, num_block, upscale, res_scale, img_range, rgb_mean)
+        super().__init__(num_in_ch, num_out_ch, num_feat, num_block, upscale, res_scale, img_range, rgb_mean)  # pyright: ignore[reportArgumentType]
         mean = self.mean
         del self.mean
         # Not persistent: EDSR keeps the mean out of its state dict, and the student's keys are EDSR's.
         self.register_buffer('mean', mean, persistent=False)
         self.head_taps = taps
         self.head_global_skip = head_global_skip
+        self.head_share_tail = head_share_tail
         self.heads = nn.ModuleList(
             EDSRHead(num_feat, head_num_block, num_out_ch, upscale, res_scale, head_share_tail) for _ in taps
         )
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, with_heads: bool | None = None) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Upscale images (N, 3, h, w) in [0, 1].
 
-        Returns:
-            In ``eval()`` the student's output SR, shape (N, num_out_ch, h·s, w·s). In ``train()`` the pair (SR, list of
-            the heads' outputs SR^j), every one of SR's shape.
-        """
-        return self.forward_with_heads(x) if self.training else self._student(x)[0]
+        Args:
+            x: The images.
+            with_heads: Run the heads too; by default in ``train()`` and not in ``eval()``.
 
-    def forward_with_heads(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return (SR, [SR^1, ..., SR^T]) whatever the mode; see :meth:`forward` for shapes and ranges."""
+        Returns:
+            The student's output SR, shape (N, num_out_ch, h·s, w·s); with heads the pair (SR, [SR^1, ..., SR^T]) of
+            the student's and the heads' outputs, all of one shape.
+        """
+        if not (self.training if with_heads is None else with_heads):
+            return self._student(x)[0]
         sr, first, tapped = self._student(x, tap=True)
         head_srs = []
         for head, feature in zip(self.heads, tapped, strict=True):
+            assert isinstance(head, EDSRHead)
             refined = head(feature)
             if self.head_global_skip:
                 refined = refined + first
-            head_srs.append(self._tail(refined, head.upsample or self.upsample, head.conv_last or self.conv_last))
+            head_srs.append(self._tail(refined, self if self.head_share_tail else head))
         return sr, head_srs
 
     def _student(self, x: Tensor, tap: bool = False) -> tuple[Tensor, Tensor, list[Tensor]]:
         """EDSR's forward: the output, the first convolution's feature, and the tapped features in the heads' order."""
         with torch.autocast(x.device.type, enabled=False):
-            first = self.conv_first((x.float() - self.mean) * self.img_range)
+            first = self.conv_first((x.to(self.mean.dtype) - self.mean) * self.img_range)
         feature = first
         after_block = {}
         for count, block in enumerate(self.body, start=1):
             feature = block(feature)
             if tap and count in self.head_taps:
                 after_block[count] = feature
-        sr = self._tail(self.conv_after_body(feature) + first, self.upsample, self.conv_last)
+        sr = self._tail(self.conv_after_body(feature) + first, self)
         return sr, first, [after_block[count] for count in self.head_taps] if tap else []
 
-    def _tail(self, feature: Tensor, upsample: nn.Module, conv_last: nn.Module) -> Tensor:
-        feature = upsample(feature)
+    def _tail(self, feature: Tensor, owner: EDSR | EDSRHead) -> Tensor:
+        """Upscale a feature with the owner's upsampler and last convolution, to an image in [0, 1]."""
+        feature = owner.upsample(feature)
         with torch.autocast(feature.device.type, enabled=False):
-            return conv_last(feature.float()) / self.img_range + self.mean
+            return owner.conv_last(feature.to(self.mean.dtype)) / self.img_range + self.mean
 
     def student_state_dict(self) -> Mapping[str, Tensor]:
         """The student's parameters alone, under EDSR's keys: loads strictly into BasicSR's ``EDSR``."""

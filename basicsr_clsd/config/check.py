@@ -20,7 +20,11 @@ from basicsr_clsd.config.schema import Component, Options, Train
 from basicsr_clsd.errors import UserError, suggest
 
 # BasicSR's names of what this project has its own, compatible classes for.
-ALIASES = {'SRModel': 'SupervisedModel', 'PairedImageDataset': 'PairedDataset'}
+ALIASES = {
+    'SRModel': 'SupervisedModel',
+    'SwinIRModel': 'SupervisedModel',
+    'PairedImageDataset': 'PairedDataset',
+}
 SCHEDULERS = {
     'MultiStepLR': lr_scheduler.MultiStepRestartLR,
     'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
@@ -103,7 +107,7 @@ def _check_training(options: Options) -> None:
         if key.endswith('_opt') and loss is not None:
             _check_component(loss, entries(LOSS_REGISTRY), f'train.{key}')
     if train.contrastive_opt is not None and dataset.batch_size_per_gpu == 1:
-        raise UserError('datasets.train.batch_size_per_gpu: a contrastive term needs at least 2 images in a batch, not 1')
+        raise UserError('datasets.train.batch_size_per_gpu: 1 is too few: a contrastive term compares images')
     if options.logger.wandb and any(options.logger.wandb.values()):
         raise UserError('logger.wandb: Weights & Biases is not supported; use_tb_logger writes TensorBoard curves')
     _check_best(options)

@@ -18,24 +18,49 @@ COMMAND_LINE = '--force_yml'
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``1e-4`` as a number (YAML 1.2), and refuses a key that is given twice."""
+    """SafeLoader with YAML 1.2's numbers, that refuses a key given twice and a section that contains itself.
+
+    ``1e-4`` is a number; ``0801`` is a text, as in names of files, not an octal number.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.deep_construct = True  # without it PyYAML builds a section that contains itself
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        # A tag can ask for a mapping where there is none; SafeLoader tells that.
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        keys = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
         for key in keys:
             if keys.count(key) > 1 and key != '<<':
                 raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    'tag:yaml.org,2002:float', re.compile(r'^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$'), list('-+0123456789')
-)
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes a text which the loader would read as a number."""
+
+
+NUMBER_STARTS = list('-+0123456789')
+FLOAT, INT = 'tag:yaml.org,2002:float', 'tag:yaml.org,2002:int'
+EXPONENT = re.compile(r'^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$')
+
+_Loader.yaml_implicit_resolvers = {
+    start: [(tag, pattern) for tag, pattern in resolvers if tag != INT]
+    for start, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(INT, re.compile(r'^[-+]?(0|[1-9][\d_]*|0x[\da-fA-F_]+)$'), NUMBER_STARTS)
+_Loader.add_implicit_resolver(FLOAT, EXPONENT, NUMBER_STARTS)
+_Dumper.add_implicit_resolver(FLOAT, EXPONENT, NUMBER_STARTS)
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML as data (no objects are made); numbers like ``1e-4`` are floats."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    """Parse YAML as data (no objects are made); numbers like ``1e-4`` are floats. ``yaml.YAMLError``: it is none."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML lets these through, for a day 2024-13-01, a tag on a text that it does not fit, too deep a nesting.
+        raise yaml.YAMLError(str(error)) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -50,7 +75,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise UserError(f'{path}: cannot be read as an options file: {reason}') from error
     if not isinstance(content, dict):
-        raise UserError(f'{path}: an options file must be a mapping of keys, this is {type(content).__name__}')
+        found = 'empty' if content is None else f'a {type(content).__name__}'
+        raise UserError(f'{path}: an options file must be a mapping of keys, this one is {found}')
     return content
 
 
@@ -180,7 +206,8 @@ def _one_line(problems: list[ErrorDetails], merged: _Merged, file: str) -> str:
         return f'{where}: missing'
     if problem['type'] in ('model_type', 'model_attributes_type', 'dict_type'):
         return f'{where}: must be a section of keys, not {problem["input"]!r}'
-    return f'{where}: {problem["msg"][0].lower()}{problem["msg"][1:]}, not {problem["input"]!r}'
+    message = problem['msg'].removeprefix('Value error, ')
+    return f'{where}: {message[0].lower()}{message[1:]}, not {problem["input"]!r}'
 
 
 def _known_keys(keys: Keys) -> list[str]:
@@ -203,4 +230,4 @@ def write_resolved(options: Options, path: Path) -> None:
     """Write the options with every default and override filled in; loading the file gives the same options."""
     values = options.model_dump(mode='json', exclude_none=True)
     values['path']['param_key_g'] = options.path.param_key_g
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding='utf-8')
+    path.write_text(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True), encoding='utf-8')

@@ -7,11 +7,26 @@ what BasicSR builds from them works, and like typed objects (``options.train.tot
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+
+# Their files run as they would in BasicSR, whose losses see images in [0, 1].
+BASICSR_MODELS = ('SRModel', 'SwinIRModel')
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch takes
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+
+
+def _file_name(value: str) -> str:
+    # A run called '' or '..' would be renamed together with all others.
+    if not value.strip() or value in ('.', '..') or '/' in value or '\0' in value or len(value.encode()) > LONGEST_NAME:
+        raise ValueError(f"must be fit to name a folder: without '/', at most {LONGEST_NAME} bytes")
+    return value
+
+
+LONGEST_NAME = 200  # of the 255 bytes of a file's name; some are made by adding to it
+FileName = Annotated[Text, AfterValidator(_file_name)]
 
 
 class Section(BaseModel):
@@ -58,13 +73,15 @@ class Component(Section):
 class Loss(Component):
     """A loss of the training: a registered class with its arguments."""
 
-    loss_weight: float = Field(1.0, description='factor on the loss')
+    loss_weight: float = Field(default=1.0, description='factor on the loss')
 
 
 class SelfDistillLoss(Loss):
     """L_SD: the loss between each head and the student."""
 
-    detach_teacher: bool = Field(True, description='the student (the teacher of the heads) gets no gradient from L_SD')
+    detach_teacher: bool = Field(
+        default=True, description='the student (the teacher of the heads) gets no gradient from L_SD'
+    )
 
     def arguments(self) -> dict[str, Any]:
         """The loss's own arguments; ``detach_teacher`` is the model's."""
@@ -80,49 +97,63 @@ class IoBackend(Section):
 class Dataset(Section):
     """One training, validation or test set. Which it is tells its name: ``train``, ``val...`` or ``test...``."""
 
-    name: Text | None = Field(None, description='shown in logs and tables; the section name if left out')
-    type: str = Field('PairedDataset', description="`PairedDataset`; BasicSR's `PairedImageDataset` means the same")
+    name: FileName | None = Field(default=None, description='shown in logs and tables; the section name if left out')
+    type: str = Field(
+        default='PairedDataset', description="`PairedDataset`; BasicSR's `PairedImageDataset` means the same"
+    )
     dataroot_gt: str = Field(description='folder or `.lmdb` of HR images')
     dataroot_lq: str | None = Field(
-        None, description='folder or `.lmdb` of LR images; left out: made from HR by MATLAB-like bicubic, once, and kept'
+        default=None,
+        description='folder or `.lmdb` of LR images; left out: made from HR by MATLAB bicubic, once, and kept',
     )
     lq_cache: str | None = Field(
-        None, description='where LR images made from HR are kept; default `<dataroot_gt>_LRbicx<scale>` (new key)'
+        default=None,
+        description='where LR images made from HR are kept; default `<dataroot_gt>_LRbicx<scale>` (new key)',
     )
-    meta_info_file: str | None = Field(None, description='text file whose first column names the HR images to use')
+    meta_info_file: str | None = Field(
+        default=None, description='text file whose first column names the HR images to use'
+    )
     names: list[Text] | None = Field(
-        None, description='names, without extension, of the HR images to use; default all (new key)'
+        default=None, description='names, without extension, of the HR images to use; default all (new key)'
     )
-    filename_tmpl: str = Field('{}', description="name of the LR image from that of HR, e.g. `'{}x2'` for DIV2K")
-    io_backend: IoBackend = Field(default_factory=lambda: IoBackend())
-    gt_size: PositiveInt | None = Field(None, description='side of the HR training patch in pixels')
-    use_hflip: bool = Field(True, description='horizontal flips, p = 0.5')
-    use_rot: bool = Field(True, description='vertical flips and transposes, p = 0.5 each')
-    num_worker_per_gpu: Count = Field(2, description='loader processes')
-    batch_size_per_gpu: PositiveInt = Field(16, description='images of a batch on each device')
-    dataset_enlarge_ratio: PositiveInt = Field(1, description='an epoch visits each image this often')
-    cache_images: bool = Field(False, description='decode once and keep in memory; for small sets (new key)')
-    color: Literal['y'] | None = Field(None, description='`y`: train and test on luma alone')
-    mean: list[float] | None = Field(None, description='subtracted from both images, per channel')
-    std: list[float] | None = Field(None, description='both images are divided by it, per channel')
-    pin_memory: bool = Field(True, description='page-locked batches on a GPU')
-    use_shuffle: bool = Field(True, description='accepted for older files; training always shuffles')
-    persistent_workers: bool = Field(True, description='accepted; workers live as long as the run')
-    prefetch_mode: str | None = Field(None, description='accepted; the loader prefetches by itself')
-    num_prefetch_queue: int | None = Field(None, description='accepted; see `prefetch_mode`')
+    filename_tmpl: str = Field(
+        default='{}', description="name of the LR image from that of HR, e.g. `'{}x2'` for DIV2K"
+    )
+    io_backend: IoBackend = Field(default_factory=IoBackend, description='`type: disk` or `type: lmdb`')
+    gt_size: PositiveInt | None = Field(default=None, description='side of the HR training patch in pixels')
+    use_hflip: bool = Field(default=True, description='horizontal flips, p = 0.5')
+    use_rot: bool = Field(default=True, description='vertical flips and transposes, p = 0.5 each')
+    num_worker_per_gpu: Count = Field(default=2, description='loader processes')
+    batch_size_per_gpu: PositiveInt = Field(default=16, description='images of a batch on each device')
+    dataset_enlarge_ratio: PositiveInt = Field(default=1, description='an epoch visits each image this often')
+    cache_images: bool = Field(default=False, description='decode once and keep in memory; for small sets (new key)')
+    color: Literal['y'] | None = Field(default=None, description='`y`: train and test on luma alone')
+    mean: list[float] | None = Field(default=None, description='subtracted from both images, per channel')
+    std: list[float] | None = Field(default=None, description='both images are divided by it, per channel')
+    pin_memory: bool = Field(default=True, description='page-locked batches on a GPU')
+    use_shuffle: bool = Field(default=True, description='accepted for older files; training always shuffles')
+    persistent_workers: bool = Field(default=True, description='accepted; workers live as long as the run')
+    prefetch_mode: str | None = Field(default=None, description='accepted; the loader prefetches by itself')
+    num_prefetch_queue: int | None = Field(default=None, description='accepted; see `prefetch_mode`')
 
 
 class Paths(Section):
     """Weights to start from and folders to write to."""
 
-    pretrain_network_g: str | None = Field(None, description='weights of `network_g` to start from, or to test')
-    param_key_g: str | None = Field('params', description='key of the weights in that file; `~`: the file is the weights')
-    strict_load_g: bool = Field(True, description='every key must match')
-    resume_state: str | None = Field(None, description='training state to go on from')
-    ignore_resume_networks: list[str] | None = Field(None, description="accepted; a state holds everything")
-    experiments_root: str | None = Field(None, description="folder of all runs; default the repository's `experiments/`")
-    results_root: str | None = Field(None, description="folder of all tests; default the repository's `results/`")
-    tb_root: str | None = Field(None, description="folder of all curves; default the repository's `tb_logger/` (new key)")
+    pretrain_network_g: str | None = Field(default=None, description='weights of `network_g` to start from, or to test')
+    param_key_g: str | None = Field(default='params', description='key of the weights in that file; `~`: it has none')
+    strict_load_g: bool = Field(default=True, description='every key must match')
+    resume_state: str | None = Field(default=None, description='training state to go on from')
+    ignore_resume_networks: list[str] | None = Field(default=None, description='accepted; a state holds everything')
+    experiments_root: str | None = Field(
+        default=None, description='folder of all runs; default `experiments/` of the repository'
+    )
+    results_root: str | None = Field(
+        default=None, description='folder of all tests; default `results/` of the repository'
+    )
+    tb_root: str | None = Field(
+        default=None, description='folder of all curves; default `tb_logger/` of the repository (new key)'
+    )
 
 
 class Train(Section):
@@ -131,29 +162,30 @@ class Train(Section):
     total_iter: PositiveInt = Field(description='number of optimizer steps')
     optim_g: Component = Field(description='optimizer: a class of `torch.optim` and its arguments')
     scheduler: Component = Field(description='`MultiStepLR`, `MultiStepRestartLR` or `CosineAnnealingRestartLR`')
-    warmup_iter: int = Field(-1, description='linear warm-up of the learning rate; -1: none')
-    ema_decay: Fraction = Field(0, description='exponential moving average of the weights; 0: none')
-    pixel_opt: Loss | None = Field(None, description='L_SR: student against HR')
-    perceptual_opt: Loss | None = Field(None, description='perceptual (and style) loss of the student')
-    aux_opt: Loss | None = Field(None, description='L_ASR: heads against HR, mean over heads (new key)')
+    warmup_iter: int = Field(default=-1, description='linear warm-up of the learning rate; -1: none')
+    ema_decay: Fraction = Field(default=0, description='exponential moving average of the weights; 0: none')
+    pixel_opt: Loss | None = Field(default=None, description='L_SR: student against HR')
+    perceptual_opt: Loss | None = Field(default=None, description='perceptual (and style) loss of the student')
+    aux_opt: Loss | None = Field(default=None, description='L_ASR: heads against HR, mean over heads (new key)')
     self_distill_opt: SelfDistillLoss | None = Field(
-        None, description='L_SD: heads against the student, mean over heads (new key)'
+        default=None, description='L_SD: heads against the student, mean over heads (new key)'
     )
-    contrastive_opt: Loss | None = Field(None, description='L_CS: contrastive ratio, sum over heads (new key)')
+    contrastive_opt: Loss | None = Field(default=None, description='L_CS: contrastive ratio, sum over heads (new key)')
     pixel_range: float | None = Field(
-        None,
+        default=None,
         gt=0,
-        description='images in [0, 1] are multiplied by this in every loss; default 255, for `SRModel` 1 (new key)',
+        description='images in [0, 1] are multiplied by this in every loss; default 255; for BasicSR models 1 (new)',
     )
     log_grad_norms: Count = Field(
-        0, description="every so many iterations, log the norm of each term's gradient in the trunk; 0: never (new key)"
+        default=0,
+        description="every so many iterations, log the norm of each term's gradient in the trunk; 0: never (new key)",
     )
 
 
 class Metric(Component):
     """A metric of BasicSR's registry."""
 
-    better: Literal['higher', 'lower'] = Field('higher', description='which way is better')
+    better: Literal['higher', 'lower'] = Field(default='higher', description='which way is better')
 
     def arguments(self) -> dict[str, Any]:
         """The metric's own arguments."""
@@ -163,60 +195,71 @@ class Metric(Component):
 class Best(Section):
     """Which validation result decides on ``net_g_best.pth``."""
 
-    dataset: str | None = Field(None, description='name of the validation set; default the first')
-    metric: str | None = Field(None, description='name of the metric; default the first')
+    dataset: str | None = Field(default=None, description='name of the validation set; default the first')
+    metric: str | None = Field(default=None, description='name of the metric; default the first')
 
 
 class Validation(Section):
     """Validation during training, and testing."""
 
-    val_freq: PositiveInt | None = Field(None, description='validate every so many iterations; always at the end')
-    save_img: bool = Field(False, description='write the upscaled images')
+    val_freq: PositiveInt | None = Field(
+        default=None, description='validate every so many iterations; always at the end'
+    )
+    save_img: bool = Field(default=False, description='write the upscaled images')
     metrics: dict[str, Metric] = Field(
         default_factory=dict, description='default: PSNR and SSIM on Y, `scale` pixels of border cut'
     )
-    heads: bool = Field(False, description='validate the heads too, as `<metric>/head<j>` (new key)')
-    best: Best = Field(default_factory=lambda: Best(), description='which result is the best checkpoint (new key)')
+    heads: bool = Field(default=False, description='validate the heads too, as `<metric>/head<j>` (new key)')
+    best: Best = Field(default_factory=Best, description='which result is the best checkpoint (new key)')
     comparison: bool = Field(
-        False, description='test: write a picture of bicubic, student and HR crops for each set (new key)'
+        default=False, description='test: write a picture of bicubic, student and HR crops for each set (new key)'
     )
-    pbar: bool = Field(True, description='accepted; bars appear on a terminal only')
-    suffix: str | None = Field(None, description="added to the names of written images; default the run's name")
-    grids: bool = Field(False, description='accepted; not used for images')
+    pbar: bool = Field(default=True, description='accepted; bars appear on a terminal only')
+    suffix: str | None = Field(default=None, description="added to the names of written images; default the run's name")
+    grids: bool = Field(default=False, description='accepted; not used for images')
 
 
 class Logger(Section):
     """What is written down, and how often."""
 
-    print_freq: PositiveInt = Field(100, description='log the losses every so many iterations')
-    save_checkpoint_freq: PositiveInt = Field(5000, description='save state and weights every so many iterations')
-    keep_states: PositiveInt = Field(2, description='how many training states are kept (new key)')
-    use_tb_logger: bool = Field(True, description='write TensorBoard curves')
-    wandb: dict[str, Any] | None = Field(None, description='accepted if empty; Weights & Biases is not supported')
+    print_freq: PositiveInt = Field(default=100, description='log the losses every so many iterations')
+    save_checkpoint_freq: PositiveInt = Field(
+        default=5000, description='save state and weights every so many iterations'
+    )
+    keep_states: PositiveInt = Field(default=2, description='how many training states are kept (new key)')
+    use_tb_logger: bool = Field(default=True, description='write TensorBoard curves')
+    wandb: dict[str, Any] | None = Field(
+        default=None, description='accepted if empty; Weights & Biases is not supported'
+    )
 
 
 def _gpus(value: object) -> object:
-    return value if value == 'auto' or isinstance(value, int) else f'{value}'
+    if value != 'auto' and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError("must be 'auto', 0 or a number of GPUs")
+    return value
 
 
 class Options(Section):
     """A whole options file."""
 
-    name: Text = Field(description='name of the run and of its folders')
-    model_type: str = Field('SupervisedModel', description="`SupervisedModel` (BasicSR's `SRModel`) or `CLSDModel`")
+    name: FileName = Field(description='name of the run and of its folders')
+    model_type: str = Field(
+        default='SupervisedModel',
+        description="`CLSDModel`, or `SupervisedModel`, which BasicSR's `SRModel` and `SwinIRModel` mean too",
+    )
     scale: int = Field(ge=1, le=16, description='super-resolution factor s')
     num_gpu: Annotated[Literal['auto'] | Count, BeforeValidator(_gpus)] = Field(
-        'auto', description='`auto`: one if there is one; 0: CPU; more: start with a launcher'
+        default='auto', description='`auto`: one if there is one; 0: CPU; more: start with a launcher'
     )
-    manual_seed: Count | None = Field(None, description='seed of everything; left out: drawn, and written down')
+    manual_seed: Seed | None = Field(default=None, description='seed of everything; left out: drawn, and written down')
     network_g: Component = Field(description='the student: registered arch and its arguments')
     datasets: dict[str, Dataset] = Field(default_factory=dict, description='`train`, `val...`, `test...`')
-    path: Paths = Field(default_factory=lambda: Paths())
+    path: Paths = Field(default_factory=Paths)
     train: Train | None = None
-    val: Validation = Field(default_factory=lambda: Validation())
-    logger: Logger = Field(default_factory=lambda: Logger())
-    dist_params: dict[str, Any] | None = Field(None, description='accepted; the launcher is detected')
-    find_unused_parameters: bool = Field(False, description='accepted; for distributed training')
+    val: Validation = Field(default_factory=Validation)
+    logger: Logger = Field(default_factory=Logger)
+    dist_params: dict[str, Any] | None = Field(default=None, description='accepted; the launcher is detected')
+    find_unused_parameters: bool = Field(default=False, description='accepted; for distributed training')
 
     @model_validator(mode='after')
     def _fill_in(self) -> 'Options':
@@ -225,7 +268,7 @@ class Options(Section):
             if dataset.name is None:
                 dataset.name = key
         if self.train is not None and self.train.pixel_range is None:
-            self.train.pixel_range = 1.0 if self.model_type == 'SRModel' else 255.0
+            self.train.pixel_range = 1.0 if self.model_type in BASICSR_MODELS else 255.0
         if not self.val.metrics:
             protocol = {'crop_border': self.scale, 'test_y_channel': True}
             self.val.metrics = {

@@ -64,12 +64,15 @@ class PairedDataset(Dataset):
         gt, lq = self._read(pair) if self._cached is None else self._cached[pair]
         if self.training:
             gt, lq = paired_random_crop(gt, lq, self.opt['gt_size'], self.scale, pair[0])
-            gt, lq = augment([gt, lq], self.opt.get('use_hflip', True), self.opt.get('use_rot', True))
-        # After the crop: dividing whole images to cut a patch out of them would be most of the work.
+        # After the crop: dividing whole images to cut a patch out of them would be most of the work. Before the flips:
+        # they work in place, and the patch is still a part of the image that `cache_images` keeps.
         gt, lq = (image.astype(np.float32) / 255.0 for image in (gt, lq))
+        if self.training:
+            flips = augment([gt, lq], self.opt.get('use_hflip', True), self.opt.get('use_rot', True))
+            gt, lq = (np.asarray(image) for image in flips)
         if self.opt.get('color') == 'y':
             gt, lq = (bgr2ycbcr(image, y_only=True)[..., None] for image in (gt, lq))
-        images: list[Tensor] = img2tensor([gt, lq], bgr2rgb=True, float32=True)
+        images = list(img2tensor([gt, lq], bgr2rgb=True, float32=True))
         if self.opt.get('mean') or self.opt.get('std'):
             mean, std = self.opt.get('mean') or [0.0], self.opt.get('std') or [1.0]
             images = [normalize(image, mean, std) for image in images]

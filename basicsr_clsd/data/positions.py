@@ -23,12 +23,12 @@ def _derived_seed(*numbers: int) -> int:
 class PositionBatchSampler(Sampler[list[Draw]]):
     """Batches of (index, position) from one iteration to another.
 
-    Every epoch of ``length`` positions visits all images once, in an order drawn from (seed, epoch); a batch may reach
+    Every epoch visits all images ``enlarge`` times, in an order drawn from (seed, epoch); a batch may reach
     into the next epoch, so that no image is dropped and the number of iterations is what was asked for.
 
     Args:
-        length: Positions of an epoch; index = shuffled position modulo ``images``.
         images: Number of images.
+        enlarge: How often an epoch visits each image.
         batch_size: Images of a batch of this process.
         first: Iterations that are already done.
         last: Iteration to end after.
@@ -37,8 +37,17 @@ class PositionBatchSampler(Sampler[list[Draw]]):
         world: Number of processes that share each global batch.
     """
 
-    def __init__(  # noqa: PLR0913  (numbers of one formula)
-        self, images: int, enlarge: int, batch_size: int, first: int, last: int, seed: int, rank: int = 0, world: int = 1
+    def __init__(
+        self,
+        *,
+        images: int,
+        enlarge: int,
+        batch_size: int,
+        first: int,
+        last: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.images = images
         self.length = images * enlarge

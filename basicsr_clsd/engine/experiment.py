@@ -2,10 +2,8 @@
 
 import json
 import logging
-import os
 import platform
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from basicsr_clsd import __version__
 from basicsr_clsd.config import Options, write_resolved
 from basicsr_clsd.config.paths import output_root
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.files import write_text
+from basicsr_clsd.files import check_writable, set_aside, write_text
 
 Curves = SummaryWriter
 
@@ -56,9 +54,7 @@ class Experiment:
     def check_writable(self) -> None:
         """Raise a :class:`UserError` if the folders could not be made, without making them."""
         for folder in (self.root, self.tb):
-            parent = next(path for path in (folder, *folder.parents) if path.exists())
-            if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-                raise UserError(f'{folder}: cannot be written ({parent} is not a folder that can be written to)')
+            check_writable(folder)
 
     def open(self, resuming: bool, iteration: int) -> None:
         """Make the folders; a run of the same name that is not resumed is renamed first, never overwritten.
@@ -69,9 +65,10 @@ class Experiment:
         """
         try:
             if not resuming:
-                stamp = time.strftime('%Y%m%d_%H%M%S')
                 for folder in (self.root, self.tb):
-                    _archive(folder, stamp)
+                    aside = set_aside(folder)
+                    if aside is not None:
+                        get_root_logger().info(f'The earlier run of this name is now {aside}')
             for folder in (self.root, self.models, self.states, self.visualization):
                 folder.mkdir(parents=True, exist_ok=True)
             write_resolved(self.options, self.root / f'{self.options.name}.yml')
@@ -105,18 +102,6 @@ class Experiment:
         if not self.options.logger.use_tb_logger:
             return None
         return SummaryWriter(str(self.tb), purge_step=iteration + 1)
-
-
-def _archive(folder: Path, stamp: str) -> None:
-    if not folder.exists():
-        return
-    target = folder.with_name(f'{folder.name}_archived_{stamp}')
-    count = 1
-    while target.exists():
-        target = folder.with_name(f'{folder.name}_archived_{stamp}_{count}')
-        count += 1
-    folder.rename(target)
-    logging.getLogger('basicsr').info(f'The earlier run of this name is now {target}')
 
 
 def set_up_console(console: Console) -> logging.Logger:

@@ -6,19 +6,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.text import Text
-
-
-class _Remaining(ProgressColumn):
-    """Time left at the mean speed of this session."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f'eta {task.fields["eta"]}')
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
 
 
 class TrainingProgress:
-    """Shows loss terms, the last validation's PSNR and the time left; use as a context.
+    """Shows loss terms, the last validation's result and the time left; use as a context.
 
     Args:
         console: The bar appears only if it is a terminal.
@@ -33,16 +26,15 @@ class TrainingProgress:
         self._sums: dict[str, float] = {}
         self._count = 0
         self._bar = Progress(
-            TextColumn('{task.description}'),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            _Remaining(),
-            TextColumn('{task.fields[terms]}'),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn('eta {task.fields[eta]}', table_column=Column(no_wrap=True)),
+            TextColumn('{task.fields[terms]}', table_column=Column(no_wrap=True, overflow='ellipsis')),
             console=console,
             disable=not console.is_terminal,
             refresh_per_second=4,
         )
-        self._task = self._bar.add_task('training', total=total, completed=first, terms='', eta='-')
+        self._task = self._bar.add_task('', total=total, completed=first, terms='', eta='-')
 
     def __enter__(self) -> 'TrainingProgress':
         self._bar.start()
@@ -56,17 +48,14 @@ class TrainingProgress:
         for name, value in log.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
-        terms = ' '.join(f'{name} {value:.3f}' for name, value in log.items() if name.startswith('L_'))
+        terms = [f'{name} {value:.2f}' for name, value in log.items() if name.startswith('L_') and name != 'L_total']
         self._bar.update(
-            self._task, completed=iteration, terms=f'{terms} {self.validation}', eta=self.eta(iteration)
+            self._task, completed=iteration, terms=' '.join([self.validation, *terms]), eta=self.eta(iteration)
         )
 
     def eta(self, iteration: int) -> str:
-        """Time left, as h:mm:ss; validations counted in."""
-        done = iteration - self.first
-        if not done:
-            return '-'
-        left = (time.monotonic() - self.started) / done * (self.total - iteration)
+        """Time left as h:mm:ss, at this session's mean speed, validations counted in."""
+        left = (time.monotonic() - self.started) / (iteration - self.first) * (self.total - iteration)
         return str(timedelta(seconds=round(left)))
 
     def log_line(self, iteration: int, epoch: int, rate: float) -> dict[str, float]:

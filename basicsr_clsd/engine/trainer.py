@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 from rich.console import Console
 from torch.utils.data import DataLoader
 
 from basicsr_clsd.config import Options
-from basicsr_clsd.config.check import registered
-from basicsr_clsd.config.schema import Dataset as DatasetOptions
-from basicsr_clsd.data.paired_dataset import PairedDataset, check_decodable
+from basicsr_clsd.data.paired_dataset import check_decodable
 from basicsr_clsd.data.positions import PositionBatchSampler, SeededDataset
+from basicsr_clsd.engine.build import build_dataset, build_model
 from basicsr_clsd.engine.checkpoint import (
     VERSION,
     States,
@@ -30,7 +28,6 @@ from basicsr_clsd.engine.progress import TrainingProgress
 from basicsr_clsd.engine.resume import refuse_changes
 from basicsr_clsd.evaluation.evaluate import Scores, measure, upscaled
 from basicsr_clsd.files import save, write_image
-from basicsr_clsd.models import SupervisedModel
 
 
 @dataclass
@@ -39,17 +36,6 @@ class Best:
 
     value: float
     iteration: int
-
-
-def build_dataset(options: Options, section: DatasetOptions, phase: str) -> PairedDataset:
-    """Build a registered data set from its section."""
-    kind = registered(DATASET_REGISTRY, section.type)
-    return kind({**section.as_dict(), 'phase': phase, 'scale': options.scale})
-
-
-def build_model(options: Options) -> SupervisedModel:
-    """Build the registered model that the options name."""
-    return registered(MODEL_REGISTRY, options.model_type)(options)
 
 
 class Trainer:
@@ -122,11 +108,8 @@ class Trainer:
             generator=torch.Generator().manual_seed(options.manual_seed),
         )
 
-    def run(self) -> dict[str, dict[str, float]]:
-        """Train to ``train.total_iter``.
-
-        Returns:
-            The last validation: metrics by set.
+    def run(self) -> None:
+        """Train to ``train.total_iter``; of a run that had ended before, only the last weights are written again.
 
         Raises:
             OSError: A checkpoint could not be written; the run stops, older ones are intact.
@@ -136,21 +119,17 @@ class Trainer:
         add_log_file(self.experiment.log_file)
         self._log_start()
         self.curves = self.experiment.curves(self.iteration)
-        results: dict[str, dict[str, float]] = {}
         try:
             with TrainingProgress(self.console, self.iteration, self.total) as progress:
                 for batch in self.loader:
-                    results = self._iterate(batch, progress) or results
-            if not results:  # a run that had ended before
-                results = self._validate()
+                    self._iterate(batch, progress)
             self._save_weights('latest')
         finally:
             if self.curves is not None:
                 self.curves.close()
         self.logger.info(f'Training ended at iteration {self.iteration:,}; everything is in {self.experiment.root}')
-        return results
 
-    def _iterate(self, batch: dict[str, Any], progress: TrainingProgress) -> dict[str, dict[str, float]] | None:
+    def _iterate(self, batch: dict[str, Any], progress: TrainingProgress) -> None:
         options, model = self.options, self.model
         assert options.train is not None
         self.iteration += 1
@@ -163,13 +142,12 @@ class Trainer:
             rate = model.get_current_learning_rate()[0]
             self._draw({**progress.log_line(self.iteration, epoch, rate), 'lr': rate}, 'train')
         last = self.iteration == self.total
-        results = None
         if last or (options.val.val_freq and self.iteration % options.val.val_freq == 0):
             results = self._validate()
-            progress.validation = ' '.join(f'{name} {_first(values):.2f}' for name, values in results.items())
+            first = next(iter(options.val.metrics))
+            progress.validation = ' '.join(f'{name} {first} {values[first]:.2f}' for name, values in results.items())
         if last or self.iteration % options.logger.save_checkpoint_freq == 0:
             self._checkpoint()
-        return results
 
     def _validate(self) -> dict[str, dict[str, float]]:
         """Measure every validation set, log and record it, and keep the weights if they are the best."""
@@ -240,7 +218,3 @@ class Trainer:
             + f'; {len(self.train_set):,} training images; seed {self.options.manual_seed}; '
             f'iterations {self.iteration:,} to {self.total:,}'
         )
-
-
-def _first(values: dict[str, float]) -> float:
-    return next(iter(values.values()))

@@ -26,9 +26,9 @@ class CLSDModel(SupervisedModel):
         self.self_distill_loss = self._build_loss(train.self_distill_opt)
         contrastive = self._build_loss(train.contrastive_opt)
         if contrastive is not None and not isinstance(contrastive, ContrastiveLoss):
-            raise UserError(f'train.contrastive_opt.type: {train.contrastive_opt.type} is no contrastive loss')
+            raise UserError(f'train.contrastive_opt.type: {type(contrastive).__name__} is no contrastive loss')
         self.contrastive_loss = contrastive
-        if not hasattr(self.net_g, 'forward_with_heads'):
+        if not hasattr(self.net_g, 'heads'):
             raise UserError(
                 f'network_g.type: CLSDModel needs a network with heads, such as EDSRHeads, not '
                 f'{self.options.network_g.type}'

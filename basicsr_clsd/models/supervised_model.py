@@ -1,5 +1,6 @@
 """A network trained against ground truth."""
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -54,6 +55,8 @@ class SupervisedModel(BaseModel):
         return network.to(self.device)
 
     def _set_up_training(self, train: Train) -> None:
+        if self.options.val.heads and not hasattr(self.net_g, 'heads'):
+            raise UserError(f'val.heads: {self.options.network_g.type} has no heads to validate')
         self.net_g.train()
         if train.ema_decay > 0:
             self.net_g_ema = deepcopy(self.net_g).eval().requires_grad_(False)
@@ -90,7 +93,9 @@ class SupervisedModel(BaseModel):
         self.gt: Tensor = data['gt'].to(self.device, non_blocking=True) if 'gt' in data else self.lq
         self.files: list[str] = list(data.get('gt_path', ()))
 
-    def optimize_parameters(self, current_iter: int) -> None:
+    def optimize_parameters(  # pyright: ignore[reportIncompatibleMethodOverride]  (as SRModel does)
+        self, current_iter: int
+    ) -> None:
         """One step: forward, loss terms, backward, optimizer, moving average; fills ``log_dict``.
 
         Raises:
@@ -103,7 +108,7 @@ class SupervisedModel(BaseModel):
         self.log_dict = {name: value.item() for name, value in {**terms, **measures}.items()}
         self.log_dict['L_total'] = total.item()
         for name, value in self.log_dict.items():
-            if value - value != 0:  # NaN or infinite
+            if not math.isfinite(value):
                 raise NonFiniteLossError(f'iteration {current_iter}: {name} is {value}; files: {", ".join(self.files)}')
         if train.log_grad_norms and current_iter % train.log_grad_norms == 0:
             self.log_dict |= {f'grad_{name}': self._grad_norm(term) for name, term in terms.items()}
@@ -114,7 +119,7 @@ class SupervisedModel(BaseModel):
             self.model_ema(train.ema_decay)
 
     def loss_terms(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Run the network on the batch; return the weighted terms of the loss, by name, and what else is to be logged."""
+        """Run the network on the batch; return the weighted terms of the loss by name, and what else to log."""
         output = self.net_g(self.lq)
         return self.student_terms(output[0] if isinstance(output, tuple) else output), {}
 
@@ -132,7 +137,7 @@ class SupervisedModel(BaseModel):
 
     def in_pixel_range(self, image: Tensor) -> Tensor:
         """An image for the losses: float32, in [0, ``train.pixel_range``]."""
-        assert self.options.train is not None
+        assert self.options.train is not None and self.options.train.pixel_range is not None
         pixel_range = self.options.train.pixel_range
         return image.float() if pixel_range == 1 else image.float() * pixel_range
 
@@ -157,13 +162,13 @@ class SupervisedModel(BaseModel):
         training = network.training
         network.eval()
         try:
-            lq = lq.to(self.device)
-            outputs = network(lq) if not heads else network.forward_with_heads(lq)
+            height, width = (side * self.options.scale for side in lq.shape[2:])
+            lq = _whole_windows(lq.to(self.device), getattr(network, 'window_size', 1))
+            outputs = network(lq, with_heads=True) if heads else network(lq)
         finally:
             network.train(training)
-        if not isinstance(outputs, tuple):
-            return [outputs.cpu()]
-        return [outputs[0].cpu(), *(head_sr.cpu() for head_sr in outputs[1])]
+        srs = [outputs[0], *outputs[1]] if isinstance(outputs, tuple) else [outputs]
+        return [sr[..., :height, :width].cpu() for sr in srs]
 
     def student_weights(self) -> dict[str, dict[str, Tensor]]:
         """What is deployed: ``params`` (and ``params_ema``) of the student alone, under its stock arch's keys."""
@@ -195,6 +200,15 @@ class SupervisedModel(BaseModel):
             self.schedulers[0].load_state_dict(state['scheduler'])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f'the training state is of another network: {str(error).splitlines()[0]}') from error
+
+
+def _whole_windows(image: Tensor, window: int) -> Tensor:
+    """Mirror an image at its lower and right border up to a multiple of a transformer's window, as SwinIR is tested."""
+    for axis in (2, 3):
+        missing = -image.shape[axis] % window
+        mirrored = image.flip(axis).narrow(axis, 0, min(missing, image.shape[axis]))
+        image = torch.cat([image, mirrored], axis) if missing else image
+    return image
 
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ def read_file(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f'{path}: holds something other than tensors and plain values, or is not a checkpoint') from error
+        raise UserError(f'{path}: not a checkpoint, or one that holds more than tensors and plain values') from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(f'{path}: not a readable checkpoint (cut off, damaged or of another kind)') from error
 

@@ -1,0 +1,80 @@
+"""Test a trained network on benchmark sets, beside bicubic upscaling."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from basicsr_clsd.config import Options, write_resolved
+from basicsr_clsd.config.paths import output_root
+from basicsr_clsd.data import PairedDataset
+from basicsr_clsd.evaluation.evaluate import Scores, bicubic, measure, upscaled
+from basicsr_clsd.evaluation.pictures import Comparison
+from basicsr_clsd.evaluation.report import Report, describe
+from basicsr_clsd.files import check_writable, set_aside, write_image
+from basicsr_clsd.models import SupervisedModel
+
+BICUBIC = 'bicubic'
+
+
+class Benchmark:
+    """A test of one network on any number of sets; nothing is written before :meth:`run`.
+
+    Args:
+        options: Checked options.
+        model: With the weights to test.
+        sets: Data sets by name.
+
+    Raises:
+        UserError: The folder of the results cannot be written.
+    """
+
+    def __init__(self, options: Options, model: SupervisedModel, sets: dict[str, PairedDataset]) -> None:
+        self.options, self.model, self.sets = options, model, sets
+        self.folder = output_root(options.path.results_root, 'results') / options.name
+        check_writable(self.folder)
+
+    def run(self, console: Console) -> Report:
+        """Measure, print the table, and write ``results/NAME``; an earlier folder of that name is renamed.
+
+        The folder gets the tables (``results.md``, ``.csv``, ``.json``) and the resolved options; with ``val.save_img``
+        the upscaled images, with ``val.comparison`` a picture of crops for each set.
+        """
+        options = self.options
+        set_aside(self.folder)
+        self.folder.mkdir(parents=True)
+        write_resolved(options, self.folder / f'{options.name}.yml')
+        scores = {name: self._measure_set(name, dataset, console) for name, dataset in self.sets.items()}
+        report = Report(options.name, str(options.path.pretrain_network_g), options.scale, describe(options), scores)
+        report.print(console)
+        report.write(self.folder)
+        return report
+
+    def _measure_set(self, name: str, dataset: PairedDataset, console: Console) -> dict[str, Scores]:
+        options = self.options
+        scores = {BICUBIC: Scores(), options.name: Scores()}
+        comparison = Comparison() if options.val.comparison else None
+        samples = track(
+            upscaled(dataset, self.model.upscale),
+            name,
+            len(dataset),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        for sample in samples:
+            outputs = {BICUBIC: bicubic(sample.lq, options.scale), options.name: sample.outputs[0]}
+            for method, image in outputs.items():
+                scores[method].images[sample.name] = measure(image, sample.gt, options.val.metrics)
+            if options.val.save_img:
+                file = f'{sample.name}_{options.val.suffix or options.name}.png'
+                write_image(sample.outputs[0], self.folder / 'visualization' / name / file)
+            if comparison is not None:
+                comparison.add(sample.name, outputs, sample.gt)
+        if comparison is not None:
+            comparison.write(self.picture(name))
+        return scores
+
+    def picture(self, dataset: str) -> Path:
+        """Where the picture of crops of a set is written."""
+        return self.folder / f'comparison_{dataset}.png'

@@ -1,0 +1,72 @@
+"""Pictures that compare methods by eye."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+from basicsr.metrics import calculate_psnr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from basicsr_clsd.evaluation.evaluate import Image
+from basicsr_clsd.files import write_bytes
+
+CROP = 64  # side of a crop in HR pixels
+MOST_IMAGES = 4
+
+
+class Comparison:
+    """Crops of several images, one row each: every method's and HR, with the crop's PSNR on Y."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, dict[str, Image], Image]] = []
+
+    def add(self, name: str, outputs: dict[str, Image], gt: Image) -> None:
+        """Add a row, up to four: the crop of the image that has the most detail in HR.
+
+        Args:
+            name: Shown beside the row.
+            outputs: By method, BGR uint8 of HR's shape.
+            gt: HR, BGR uint8.
+        """
+        if len(self._rows) < MOST_IMAGES:
+            gt, outputs = _in_color(gt), {method: _in_color(image) for method, image in outputs.items()}
+            box = most_detailed(gt, CROP)
+            self._rows.append((name, {method: image[box] for method, image in outputs.items()}, gt[box]))
+
+    def write(self, path: Path) -> None:
+        """Draw the rows and write a PNG."""
+        columns = len(self._rows[0][1]) + 1
+        figure = Figure(figsize=(2.4 * columns, 2.7 * len(self._rows)), dpi=100, layout='constrained')
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(len(self._rows), columns, squeeze=False)
+        for row, (name, crops, gt) in zip(axes, self._rows, strict=True):
+            row[0].set_ylabel(name)
+            for axis, (method, crop) in zip(row, [*crops.items(), ('HR', gt)], strict=True):
+                axis.imshow(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB), interpolation='nearest')
+                axis.set_xticks([])
+                axis.set_yticks([])
+                axis.set_title(method if crop is gt else f'{method}  {_psnr(crop, gt):.2f} dB', fontsize=9)
+        content = io.BytesIO()
+        figure.savefig(content, format='png')
+        write_bytes(content.getvalue(), path)
+
+
+def most_detailed(image: Image, side: int) -> tuple[slice, slice]:
+    """The square of the image (at most ``side`` wide) with the largest sum of gradient magnitudes."""
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    height, width = min(side, gray.shape[0]), min(side, gray.shape[1])
+    gradient = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
+    total = cv2.integral(gradient)
+    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    top, left = np.unravel_index(np.argmax(sums), sums.shape)
+    return slice(int(top), int(top) + height), slice(int(left), int(left) + width)
+
+
+def _in_color(image: Image) -> Image:
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR).astype(np.uint8) if image.ndim == 2 else image  # noqa: PLR2004
+
+
+def _psnr(image: Image, gt: Image) -> float:
+    return float(calculate_psnr(image, gt, crop_border=0, test_y_channel=True))

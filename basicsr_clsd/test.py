@@ -1,0 +1,44 @@
+"""Test a network on benchmark sets: ``python basicsr_clsd/test.py -opt options/test_x2.yml``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: import this checkout's package, and nothing by the bare names of its modules
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from basicsr_clsd import command
+
+
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description='Measure a super-resolution network on benchmark sets.')
+    command.add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main(arguments: argparse.Namespace, console: command.Console) -> None:
+    """Load and check the options, the weights and the data, and measure."""
+    # Imported here so that --help and a mistyped argument need not wait for torch.
+    from basicsr_clsd.config import check, load  # noqa: PLC0415
+    from basicsr_clsd.engine.build import build_dataset, build_model  # noqa: PLC0415
+    from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
+    from basicsr_clsd.errors import UserError  # noqa: PLC0415
+    from basicsr_clsd.evaluation.benchmark import Benchmark  # noqa: PLC0415
+
+    set_up_console(console)
+    options = load(arguments.opt, arguments.force_yml)
+    options.train = None
+    check(options, testing=True)
+    if options.path.pretrain_network_g is None:
+        raise UserError(f'{arguments.opt}: path.pretrain_network_g: missing; testing needs weights')
+    model = build_model(options)
+    sets = {str(section.name): build_dataset(options, section, 'test') for _, section in options.sets('test', 'val')}
+    benchmark = Benchmark(options, model, sets)
+    benchmark.run(console)
+    console.print(f'Tables and per-image values: {benchmark.folder}')
+
+
+if __name__ == '__main__':
+    parsed = parse()
+    command.run(lambda console: main(parsed, console))
