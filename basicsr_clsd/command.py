@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from basicsr_clsd.errors import NonFiniteLossError, UserError
 USER_MISTAKE = 2
 FAILURE = 1
 INTERRUPTED = 130
+FILE_WIDTH = 1000
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +31,18 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def refuse_launcher(arguments: argparse.Namespace) -> None:
+    """Raise a :class:`UserError` where several processes were asked for: each would do the whole, in one folder."""
+    if arguments.launcher != 'none':
+        raise UserError(f'--launcher {arguments.launcher}: several processes are not yet supported; leave it out')
+    if os.environ.get('WORLD_SIZE', '1') != '1':
+        raise UserError('WORLD_SIZE: several processes are not yet supported; start one, without torchrun')
+
+
 def run(main: Callable[[Console], None]) -> None:
     """Run a command: a user's mistake ends in one line on stderr and exit code 2, an error of the disk in 1."""
-    console = Console(soft_wrap=True)
+    # A file or a pipe has no width, and the usual 80 columns would break tables.
+    console = Console(soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
     try:
         main(console)
     except UserError as error:
@@ -43,8 +54,11 @@ def run(main: Callable[[Console], None]) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    # A loader process's error arrives with its traceback before it; the last line is the message.
-    line = message.strip().splitlines()[-1].removeprefix(f'{UserError.__module__}.{UserError.__name__}: ')
+    lines = message.strip().splitlines() or ['']
+    if 'Traceback (most recent call last)' in message:
+        # A loader process's error arrives with its traceback before it; the last line is the message.
+        lines = [lines[-1].removeprefix(f'{UserError.__module__}.{UserError.__name__}: ')]
+    line = ' '.join(lines)
     for handler in logging.getLogger('basicsr').handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(logging.makeLogRecord({'levelno': logging.ERROR, 'levelname': 'ERROR', 'msg': line}))

@@ -21,7 +21,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     or the power. A temporary file left by a killed process is overwritten by the next attempt.
 
     Raises:
-        OSError: The disk is full, the folder is read-only, ...; the path is as it was before.
+        OSError: The disk is full, the folder is read-only, ...; it names the path, which is as it was before.
     """
     temporary = path.with_name(f'.{path.name}.tmp')
     try:
@@ -30,8 +30,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:  # an error of an open file does not name it
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -27,6 +27,7 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
     from basicsr_clsd.evaluation.benchmark import Benchmark  # noqa: PLC0415
 
     set_up_console(console)
+    command.refuse_launcher(arguments)
     options = load(arguments.opt, arguments.force_yml)
     options.train = None
     check(options, testing=True)
@@ -36,7 +37,7 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
     sets = {str(section.name): build_dataset(options, section, 'test') for _, section in options.sets('test', 'val')}
     benchmark = Benchmark(options, model, sets)
     benchmark.run(console)
-    console.print(f'Tables and per-image values: {benchmark.folder}')
+    console.print(f'Tables and per-image values: {benchmark.folder}', markup=False)
 
 
 if __name__ == '__main__':

@@ -30,6 +30,7 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
     from basicsr_clsd.engine.trainer import Trainer  # noqa: PLC0415
 
     set_up_console(console)
+    command.refuse_launcher(arguments)
     overrides = [*arguments.force_yml, *(DEBUG_OVERRIDES if arguments.debug else ())]
     options = load(arguments.opt, overrides)
     if arguments.debug:

@@ -1,23 +1,27 @@
-"""Time and memory of the contrastive loss against two plain ways to write it, forward and backward.
+"""Time and memory of the contrastive loss against plain ways to write it, forward and backward.
 
     python benchmarks/contrastive_loss.py --repeats 9 --threads 2 --sizes 96 192 --device cpu
 
-Rows: the project's loss; a double loop over the pairs of images; broadcasting to N x N x D. The methods take turns
-within each repeat, so that whatever else the machine does falls on all of them; compare the ratios. Memory is the
-highest sum of tensors alive at once beyond those before the forward, gradients of the heads included: on a CPU counted
-from every allocation that torch's profiler records (the process's resident size would add code pages and whatever the
-C library keeps), on CUDA by torch's caching allocator. The last two columns compare with the double loop in fp64.
+Rows: the project's loss; a double loop over the pairs of images, indexing the batch for each pair; the same with the
+batch taken apart once (indexing costs a batch of zeros per pair in the backward); broadcasting to N x N x D.
+The methods take turns within each repeat, so that whatever else the machine does falls on all of them; the ratio of
+the medians is what to compare. Extra memory is the peak of one forward and backward, the heads' gradients included,
+beyond what was there before: on a CPU the growth of the peak resident size of a fresh process that has already run
+the method on tiny images (so it includes what the C library's allocator keeps), on CUDA that of allocated memory.
+The last two columns compare with the double loop in fp64.
 """
 
 import argparse
-import os
+import functools
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from basicsr_clsd.losses import ContrastiveLoss
 
@@ -25,16 +29,18 @@ EPS = 1e-7
 Loss = Callable[[Tensor, Sequence[Tensor]], Tensor]
 
 
-def double_loop(sr: Tensor, head_srs: Sequence[Tensor]) -> Tensor:
+def double_loop(sr: Tensor, head_srs: Sequence[Tensor], unbind: bool = False) -> Tensor:
     """Equation 5 pair by pair."""
     total = sr.new_zeros(())
+    student = sr.unbind() if unbind else sr
     for head_sr in head_srs:
-        for i in range(len(sr)):
+        head = head_sr.unbind() if unbind else head_sr
+        for i in range(len(student)):
             negative = sr.new_zeros(())
-            for k in range(len(sr)):
+            for k in range(len(student)):
                 if k != i:
-                    negative = negative + (sr[i] - head_sr[k]).abs().mean() + (head_sr[i] - head_sr[k]).abs().mean()
-            total = total + (sr[i] - head_sr[i]).abs().mean() / (negative + EPS)
+                    negative = negative + (student[i] - head[k]).abs().mean() + (head[i] - head[k]).abs().mean()
+            total = total + (student[i] - head[i]).abs().mean() / (negative + EPS)
     return total
 
 
@@ -49,14 +55,16 @@ def broadcasting(sr: Tensor, head_srs: Sequence[Tensor]) -> Tensor:
     return total
 
 
+OURS = 'ContrastiveLoss'
 METHODS: dict[str, Loss] = {
-    'ContrastiveLoss': ContrastiveLoss(eps=EPS),
-    'double loop': double_loop,
+    OURS: ContrastiveLoss(eps=EPS),
+    'double loop, indexed': double_loop,
+    'double loop, unbound': functools.partial(double_loop, unbind=True),
     'broadcasting': broadcasting,
 }
 
 
-def make_images(batch: int, heads: int, size: int, device: torch.device) -> tuple[Tensor, list[Tensor]]:
+def make_images(batch: int, heads: int, size: int, device: str) -> tuple[Tensor, list[Tensor]]:
     """Return a student's output and outputs of heads that are near it, (batch, 3, size, size) each."""
     generator = torch.Generator().manual_seed(0)
     sr = torch.rand(batch, 3, size, size, generator=generator)
@@ -72,6 +80,8 @@ def run(method: Loss, sr: Tensor, head_srs: Sequence[Tensor]) -> tuple[Tensor, S
 
 def seconds(method: Loss, sr: Tensor, head_srs: Sequence[Tensor]) -> float:
     """Time one forward and backward."""
+    if sr.is_cuda:
+        torch.cuda.synchronize(sr.device)
     start = time.perf_counter()
     run(method, sr, head_srs)
     if sr.is_cuda:
@@ -79,40 +89,49 @@ def seconds(method: Loss, sr: Tensor, head_srs: Sequence[Tensor]) -> float:
     return time.perf_counter() - start
 
 
-def peak_bytes(method: Loss, sr: Tensor, head_srs: Sequence[Tensor]) -> int:
-    """Return the largest size of tensors alive at once in a forward and backward, beyond those alive before."""
-    if sr.is_cuda:
-        torch.cuda.synchronize(sr.device)
+def extra_bytes(name: str, size: int, args: argparse.Namespace) -> int:
+    """Return the peak memory of one forward and backward, beyond that before it."""
+    if torch.device(args.device).type == 'cuda':
+        sr, head_srs = make_images(args.batch, args.heads, size, args.device)
         torch.cuda.reset_peak_memory_stats(sr.device)
         before = torch.cuda.memory_allocated(sr.device)
-        run(method, sr, head_srs)
+        run(METHODS[name], sr, head_srs)
         return torch.cuda.max_memory_allocated(sr.device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run(method, sr, head_srs)
-    assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == '[memory]']
-    alive = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        alive += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]  (negative where freed)
-        peak = max(peak, alive)
-    return peak
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as process:
+        return process.submit(resident_growth, name, size, args).result()
+
+
+def resident_growth(name: str, size: int, args: argparse.Namespace) -> int:
+    """Return by how many bytes a forward and backward raises the peak resident size of this, a fresh process."""
+    torch.set_num_threads(args.threads)
+    run(METHODS[name], *make_images(2, 1, 8, args.device))
+    sr, head_srs = make_images(args.batch, args.heads, size, args.device)
+    before = peak_resident_bytes()
+    run(METHODS[name], sr, head_srs)
+    return peak_resident_bytes() - before
+
+
+def peak_resident_bytes() -> int:
+    """Return the peak resident size, from Linux; getrusage's would start at that of the parent process."""
+    status = Path('/proc/self/status').read_text()
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith('VmHWM')).split()[1])
 
 
 def differences(method: Loss, sr: Tensor, head_srs: Sequence[Tensor]) -> tuple[float, float]:
     """Return the relative difference of loss and gradient (largest entry against largest) to the fp64 double loop."""
     doubles = [head_sr.detach().double().requires_grad_() for head_sr in head_srs]
-    expected, expected_grads = run(double_loop, sr.double(), doubles)
+    expected, expected_grads = run(METHODS['double loop, unbound'], sr.double(), doubles)
     loss, grads = run(method, sr, head_srs)
     of_grads = [
         (grad - expected_grad).abs().max() / expected_grad.abs().max()
         for grad, expected_grad in zip(grads, expected_grads, strict=True)
     ]
-    return ((loss - expected).abs() / expected.abs()).item(), max(of_grads, key=Tensor.item).item()
+    return ((loss - expected).abs() / expected.abs()).item(), max(of_grad.item() for of_grad in of_grads)
 
 
 def compare(size: int, args: argparse.Namespace) -> None:
     """Print the table's rows for one size of the HR patch."""
-    sr, head_srs = make_images(args.batch, args.heads, size, torch.device(args.device))
+    sr, head_srs = make_images(args.batch, args.heads, size, args.device)
     times: dict[str, list[float]] = {name: [] for name in METHODS}
     for method in METHODS.values():
         run(method, sr, head_srs)  # warm-up
@@ -121,12 +140,11 @@ def compare(size: int, args: argparse.Namespace) -> None:
             times[name].append(seconds(method, sr, head_srs))
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, method in METHODS.items():
-        megabytes = peak_bytes(method, sr, head_srs) / 2**20
         loss, grad = differences(method, sr, head_srs)
-        faster = medians['double loop'] / medians[name]
+        extra = extra_bytes(name, size, args) / 2**20
         print(
-            f'{size:>4}  {name:<16}{1000 * medians[name]:>10.1f}{1000 * min(times[name]):>10.1f}{faster:>9.1f}'
-            f'{megabytes:>11.1f}{loss:>11.1e}{grad:>11.1e}'
+            f'{size:>4}  {name:<20}{1000 * medians[name]:>11.1f}{1000 * min(times[name]):>10.1f}'
+            f'{medians[name] / medians[OURS]:>8.1f}{extra:>11.1f}{loss:>11.1e}{grad:>11.1e}'
         )
 
 
@@ -141,13 +159,12 @@ def main() -> None:
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
     args = parser.parse_args()
 
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own messages
     torch.set_num_threads(args.threads)
     print(
         f'torch {torch.__version__}, {args.device}, {args.threads} threads, batch {args.batch}, {args.heads} heads, '
         f'{args.repeats} repeats'
     )
-    print('  HR  method           median ms    min ms  speed-up   extra MiB  loss diff  grad diff')
+    print('  HR  method                median ms    min ms  x ours  extra MiB  loss diff  grad diff')
     for size in args.sizes:
         compare(size, args)
 

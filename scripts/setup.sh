@@ -36,6 +36,7 @@ make_venv() {
             if "$candidate" -m venv --clear "$1" >/dev/null 2>&1; then
                 return
             fi
+            rm -rf "$1"  # half made, it would be taken for an environment the next time
             reason="$candidate ($version) cannot make a virtual environment with pip in $1 (Debian and Ubuntu: install \
 python3-venv)."
         elif [ -n "$version" ]; then
@@ -80,13 +81,15 @@ from importlib.metadata import distributions
 sys.path = [path for path in sys.path if path]
 print("scipy<2")
 for name in ("torch", "torchvision"):
-    for version in {dist.version for dist in distributions(name=name)}:
-        print(f"{name}=={version}")
-        release = tuple(int(part) for part in version.split(".")[:2])
-        if name == "torch" and release < (2, 2):
-            sys.exit(f"torch 2.2 or newer is needed, and this environment has {version}: upgrade it or use another one.")
-        if name == "torch" and release < (2, 3):
-            print("numpy<2")  # these were built for NumPy 1 and cannot exchange arrays with NumPy 2
+    installed = next(iter(distributions(name=name)), None)
+    if installed is None:
+        continue
+    print(f"{name}=={installed.version}")
+    release = tuple(int(part) for part in installed.version.split(".")[:2])
+    if name == "torch" and release < (2, 2):
+        sys.exit(f"torch 2.2 or newer is needed, and this environment has {installed.version}: upgrade it or use another.")
+    if name == "torch" and release < (2, 3):
+        print("numpy<2")  # these were built for NumPy 1 and cannot exchange arrays with NumPy 2
 ' >"$constraints" || exit 2
 }
 

@@ -65,10 +65,12 @@ class Checkout:
 
     def run(self, script: str, *args: str, **variables: str) -> subprocess.CompletedProcess:
         inherited = {name: os.environ[name] for name in ('PATH', 'HOME') if name in os.environ}
+        # Should a fault ever lead to a real pip, it finds nothing to install.
+        offline = {'PIP_NO_INDEX': '1', 'PIP_CONFIG_FILE': os.devnull}
         return subprocess.run(
             [BASH, self.root / 'scripts' / script, *args],
             cwd=self.root.parent,
-            env={**inherited, 'VIRTUAL_ENV': str(self.env), **variables},
+            env={**inherited, **offline, 'VIRTUAL_ENV': str(self.env), **variables},
             capture_output=True,
             text=True,
             check=False,
@@ -108,7 +110,7 @@ def write_old_python(path: Path) -> None:
 
 def path_without_python(folder: Path) -> Path:
     folder.mkdir()
-    for tool in ('dirname', 'cat', 'cksum'):
+    for tool in ('dirname', 'cat', 'cksum', 'mkdir', 'rm'):
         (folder / tool).symlink_to(shutil.which(tool) or tool)
     return folder
 
@@ -215,6 +217,13 @@ def test_failed_step_is_shown_and_taken_up_again(checkout, step):
     assert checkout.setup()
 
 
+def test_failed_repair_does_not_pass_for_a_set_up(checkout):
+    checkout.setup()
+    uninstall_torch(checkout)
+    assert checkout.run('setup.sh', PIP_FAILS_ON='-e').returncode == 1
+    assert checkout.setup()
+
+
 def test_broken_import_fails_the_set_up(checkout):
     (checkout.root / 'basicsr_clsd' / '__init__.py').write_text("raise ImportError('libGL.so.1 is missing')\n")
     result = checkout.run('setup.sh')
@@ -231,17 +240,33 @@ def test_old_python_gets_one_sentence(checkout):
     assert not (checkout.root / '.venv').exists()
 
 
+def test_makes_venv_when_no_environment_is_active(checkout):
+    tools = path_without_python(checkout.root.parent / 'bin')
+    # `python3 -m venv --clear FOLDER` takes seconds; this one copies the prepared environment.
+    copy = f'exec cp -RP {shlex.quote(str(checkout.env))} "$4"'
+    (tools / 'python3').write_text(f'#!/bin/sh\n[ "$1" != -m ] && exec {shlex.quote(sys.executable)} "$@"\n{copy}\n')
+    (tools / 'python3').chmod(0o755)
+    for _ in range(2):
+        result = checkout.run('setup.sh', VIRTUAL_ENV='', PATH=f'{tools}:{os.environ["PATH"]}')
+        assert result.stdout == f'{checkout.root}/.venv/bin/python\n', result.stderr
+    assert result.stderr == ''
+
+
 def test_newer_python_is_found_behind_an_old_one(checkout):
     tools = path_without_python(checkout.root.parent / 'bin')
     write_old_python(tools / 'python3')
     # It lacks venv, as a Debian's Python can: that must be told in place of the old one's age.
-    (tools / 'python3.12').write_text(f'#!/bin/sh\n[ "$1" != -m ] && exec {shlex.quote(sys.executable)} "$@"\n')
+    half_made = 'mkdir "$4"; exit 1'
+    (tools / 'python3.12').write_text(
+        f'#!/bin/sh\n[ "$1" != -m ] && exec {shlex.quote(sys.executable)} "$@"\n{half_made}\n'
+    )
     (tools / 'python3.12').chmod(0o755)
     result = checkout.run('setup.sh', VIRTUAL_ENV='', PATH=str(tools))
     making, reason = result.stderr.splitlines()
     assert making.startswith(f'Making {checkout.root}/.venv with Python {sys.version_info[0]}.')
     assert reason.startswith('python3.12 (3.') and 'cannot make a virtual environment' in reason
     assert result.returncode == 2
+    assert not (checkout.root / '.venv').exists()
 
 
 def test_old_active_environment_gets_one_sentence(checkout):

@@ -16,7 +16,7 @@ from basicsr.utils.registry import (
     Registry,
 )
 
-from basicsr_clsd.config.schema import Component, Options, Train
+from basicsr_clsd.config.schema import Component, Dataset, Options, Train
 from basicsr_clsd.errors import UserError, suggest
 
 # BasicSR's names of what this project has its own, compatible classes for.
@@ -64,13 +64,12 @@ def check(options: Options, testing: bool = False) -> None:
         if key.split('_')[0] not in ('train', 'val', 'test'):
             raise UserError(f"datasets.{key}: a set's section is named train, val... or test_...")
         _check_name(dataset.type, own_names(DATASET_REGISTRY), f'datasets.{key}.type')
-    names = [dataset.name for _, dataset in options.sets('test' if testing else 'val')]
+        _check_normalisation(dataset, f'datasets.{key}')
+    names = [dataset.name for _, dataset in options.sets('val', *(['test'] if testing else []))]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"datasets: two sets have the name '{name}'; their results would be mixed up")
-    for key, metric in options.val.metrics.items():
-        # Metrics are called with the two images before these arguments.
-        _check_component(metric, entries(METRIC_REGISTRY), f'val.metrics.{key}', given=('img', 'img2'))
+    _check_metrics(options)
     if isinstance(options.num_gpu, int):
         if options.num_gpu > torch.cuda.device_count():
             raise UserError(f'num_gpu: {options.num_gpu} asked for, {torch.cuda.device_count()} there; use auto or 0')
@@ -81,6 +80,15 @@ def check(options: Options, testing: bool = False) -> None:
             raise UserError('datasets: no set to test on; add a section test_1')
     else:
         _check_training(options)
+
+
+def _check_metrics(options: Options) -> None:
+    for key, metric in options.val.metrics.items():
+        # Metrics are called with the two images before these arguments.
+        _check_component(metric, entries(METRIC_REGISTRY), f'val.metrics.{key}', given=('img', 'img2'))
+        border = metric.arguments().get('crop_border', 0)
+        if isinstance(border, bool) or not isinstance(border, int) or border < 0:
+            raise UserError(f'val.metrics.{key}.crop_border: must be a number of pixels, not {border!r}')
 
 
 def own_names(registry: Registry) -> list[str]:
@@ -102,6 +110,7 @@ def _check_training(options: Options) -> None:
         raise UserError(f'datasets.train.gt_size: {dataset.gt_size} is not a multiple of scale {options.scale}')
     _check_component(train.optim_g, OPTIMIZERS, 'train.optim_g', given=('params',))
     _check_component(train.scheduler, SCHEDULERS, 'train.scheduler', given=('optimizer',))
+    _check_periods(train)
     for key in Train.model_fields:
         loss = getattr(train, key)
         if key.endswith('_opt') and loss is not None:
@@ -132,6 +141,26 @@ def _warn_of_collapse(train: Train) -> None:
         )
 
 
+def _check_periods(train: Train) -> None:
+    periods = train.scheduler.arguments().get('periods')
+    if not isinstance(periods, list) or not all(isinstance(period, int) for period in periods):
+        return  # the scheduler will say what is wrong, or has none
+    if sum(periods) < train.total_iter:
+        raise UserError(
+            f'train.scheduler.periods: their sum, {sum(periods)}, is less than train.total_iter, {train.total_iter}'
+        )
+
+
+def _check_normalisation(dataset: Dataset, where: str) -> None:
+    channels = 1 if dataset.color == 'y' else 3
+    for key in ('mean', 'std'):
+        values = getattr(dataset, key)
+        if values is not None and len(values) not in (1, channels):
+            raise UserError(f'{where}.{key}: {len(values)} values for {channels} channel{"s" * (channels > 1)}')
+    if dataset.std and not all(dataset.std):
+        raise UserError(f'{where}.std: images cannot be divided by 0')
+
+
 def _check_scale(options: Options) -> None:
     arguments = inspect.signature(entries(ARCH_REGISTRY)[options.network_g.type]).parameters
     for key in ('upscale', 'scale'):
@@ -156,7 +185,8 @@ def _check_component(
     by_name = {
         name: parameter
         for name, parameter in parameters.items()
-        if parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        if name not in given
+        and parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     }
     # A metric's **kwargs only swallow what other metrics take; a network's are taken at its word.
     free = not given and any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
@@ -165,5 +195,5 @@ def _check_component(
         if name not in by_name and not free:
             raise UserError(f'{where}.{name}: {component.type} has no such argument{suggest(name, by_name)}')
     for name, parameter in by_name.items():
-        if parameter.default is inspect.Parameter.empty and name not in arguments and name not in given:
+        if parameter.default is inspect.Parameter.empty and name not in arguments:
             raise UserError(f'{where}.{name}: missing; {component.type} needs it')

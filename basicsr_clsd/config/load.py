@@ -97,8 +97,9 @@ class _Merged:
         if path in above:
             raise UserError(f"{path}: 'base' leads back to this file")
         layer = read_yaml(path)
-        bases = layer.pop('base', [])
-        for base in [bases] if isinstance(bases, str) else bases or []:
+        bases = layer.pop('base', None)
+        bases = [] if bases is None else bases if isinstance(bases, list) else [bases]
+        for base in bases:
             if not isinstance(base, str):
                 raise UserError(f"{path}: 'base' is a file name or a list of them, not {base!r}")
             self.add_file(path.parent / base, (*above, path))
@@ -214,10 +215,10 @@ def _known_keys(keys: Keys) -> list[str]:
     """The keys of the section at ``keys``, found by walking the schema."""
     section: Any = Options
     for key in keys:
-        annotation = section.model_fields[key].annotation if hasattr(section, 'model_fields') else None
-        if annotation is None:  # the free names of a dict: `datasets`, `metrics`
+        field = section.model_fields.get(key)
+        if field is None:  # the free names of a dict: `datasets`, `metrics`
             continue
-        section = next((kind for kind in _classes(annotation) if hasattr(kind, 'model_fields')), section)
+        section = next((kind for kind in _classes(field.annotation) if hasattr(kind, 'model_fields')), section)
     return list(section.model_fields)
 
 
@@ -228,6 +229,6 @@ def _classes(annotation: Any) -> list[Any]:
 
 def write_resolved(options: Options, path: Path) -> None:
     """Write the options with every default and override filled in; loading the file gives the same options."""
-    values = options.model_dump(mode='json', exclude_none=True)
+    values = options.model_dump(exclude_none=True)
     values['path']['param_key_g'] = options.path.param_key_g
     path.write_text(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True), encoding='utf-8')

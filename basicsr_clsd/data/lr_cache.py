@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 from basicsr_clsd.data.image_store import FolderStore
@@ -14,7 +15,7 @@ MANIFEST = 'made_from.json'
 
 def default_cache(dataroot_gt: str | Path, scale: int) -> Path:
     """The folder beside the HR folder that holds its LR images."""
-    gt = Path(dataroot_gt)
+    gt = Path(os.path.abspath(dataroot_gt))  # '.' has no name
     return gt.with_name(f'{gt.name}_LRbicx{scale}')
 
 
@@ -57,9 +58,8 @@ def make_lr(gt: FolderStore, names: list[str], scale: int, cache: Path) -> dict[
             if count % 50 == 0 or count == len(todo):
                 write_text(json.dumps(manifest, indent=0), cache / MANIFEST)
     except OSError as error:
-        raise UserError(
-            f'{cache}: LR images cannot be written here ({error.strerror}); set lq_cache to a folder that can be'
-        ) from error
+        reason = error.strerror or error
+        raise UserError(f'{cache}: LR images cannot be written ({reason}); set lq_cache to another folder') from error
     return lr_names
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize
 
 from basicsr_clsd.config.paths import located
-from basicsr_clsd.data.image_store import EXTENSIONS, FolderStore, ImageStore, open_store
+from basicsr_clsd.data.image_store import EXTENSIONS, FolderStore, ImageStore, LmdbStore, open_store
 from basicsr_clsd.data.lr_cache import default_cache, make_lr
 from basicsr_clsd.errors import UserError
 
@@ -66,7 +66,7 @@ class PairedDataset(Dataset):
             gt, lq = paired_random_crop(gt, lq, self.opt['gt_size'], self.scale, pair[0])
         # After the crop: dividing whole images to cut a patch out of them would be most of the work. Before the flips:
         # they work in place, and the patch is still a part of the image that `cache_images` keeps.
-        gt, lq = (image.astype(np.float32) / 255.0 for image in (gt, lq))
+        gt, lq = (np.asarray(image, np.float32) / 255.0 for image in (gt, lq))
         if self.training:
             flips = augment([gt, lq], self.opt.get('use_hflip', True), self.opt.get('use_rot', True))
             gt, lq = (np.asarray(image) for image in flips)
@@ -83,6 +83,10 @@ class PairedDataset(Dataset):
             'gt_path': str(self.gt.root / pair[0]),
         }
 
+    def name(self, index: int) -> str:
+        """The name of a pair: that of HR without extension; no two are equal."""
+        return _stem(self.pairs[index][0])
+
     def _read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         gt, lq = self.gt.read(pair[0]), self.lq.read(pair[1])
         height, width = lq.shape[0] * self.scale, lq.shape[1] * self.scale
@@ -96,9 +100,14 @@ class PairedDataset(Dataset):
         if meta:
             try:
                 lines = located(meta).read_text(encoding='utf-8').splitlines()
-            except OSError as error:
-                raise UserError(f'{meta}: cannot be read: {error.strerror}') from error
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else 'not a text file'
+                raise UserError(f'{meta}: cannot be read: {reason}') from error
             wanted = [line.split(' ')[0] for line in lines if line.strip()]
+            if not wanted:
+                raise UserError(f'{meta}: names no images')
+            if isinstance(self.gt, LmdbStore):  # its keys have no extension
+                wanted = [_stem(name) for name in wanted]
             missing = sorted(set(wanted) - set(names))
             if missing:
                 raise UserError(f'{self.gt.root}: {_some(missing)}, named in {meta}, not found')
@@ -111,11 +120,20 @@ class PairedDataset(Dataset):
             names = [name for name in names if _stem(name) in set(chosen)]
         if not names:
             raise UserError(f'{self.gt.root}: no images in this folder')
+        by_stem: dict[str, str] = {}
+        for name in names:
+            other = by_stem.setdefault(_stem(name), name)
+            if other != name:
+                raise UserError(f'{self.gt.root}: {other} and {name} differ only in the extension; rename one')
         return names
 
     def _pair(self, gt_names: list[str]) -> list[Pair]:
         """Pair by name: LR is ``filename_tmpl`` of HR's, with any extension."""
         template = self.opt.get('filename_tmpl') or '{}'
+        try:
+            template.format('')
+        except (ValueError, LookupError, AttributeError) as error:
+            raise UserError(f"filename_tmpl: {template!r} is no template like '{{}}x{self.scale}'") from error
         by_stem = {_stem(name): name for name in self.lq.names()}
         if not by_stem:
             raise UserError(f'{self.lq.root}: no images in this folder')
@@ -152,8 +170,12 @@ class PairedDataset(Dataset):
         for pair in self.pairs:
             gt_size, lq_size = self.gt.size(pair[0]), self.lq.size(pair[1])
             exact = tuple(side * self.scale for side in lq_size)
-            # Outside training BasicSR lets HR be larger than LR times the scale, and so do some published sets.
-            fits = gt_size == exact if self.training and not made_here else gt_size >= exact and gt_size[1] >= exact[1]
+            if made_here:  # otherwise the cache holds LR images of another scale
+                fits = lq_size == tuple(side // self.scale for side in gt_size)
+            elif self.training:
+                fits = gt_size == exact
+            else:  # BasicSR lets HR be larger than LR times the scale here, and some published sets need it
+                fits = gt_size[0] >= exact[0] and gt_size[1] >= exact[1]
             if not fits:
                 raise UserError(self._mismatch(pair, gt_size, lq_size))
             if min(lq_size) < patch:

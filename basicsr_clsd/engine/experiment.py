@@ -35,6 +35,13 @@ class ConsoleHandler(logging.Handler):
         self.console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+class LogFileHandler(logging.FileHandler):
+    """Log lines into a file. A line that a full disk refuses is lost; the next checkpoint tells, and ends the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        """Print no traceback."""
+
+
 class Experiment:
     """The folders of the run ``options.name``: where they are, and their making.
 
@@ -119,7 +126,7 @@ def set_up_console(console: Console) -> logging.Logger:
 def add_log_file(path: Path) -> None:
     """Append everything that is logged to a file as well."""
     try:
-        handler = logging.FileHandler(path, 'a', encoding='utf-8')
+        handler = LogFileHandler(path, 'a', encoding='utf-8')
     except OSError as error:
         raise UserError(f'{path}: cannot be written: {error.strerror}') from error
     handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))

@@ -7,7 +7,8 @@ from rich.progress import track
 
 from basicsr_clsd.config import Options, write_resolved
 from basicsr_clsd.config.paths import output_root
-from basicsr_clsd.data import PairedDataset
+from basicsr_clsd.data.paired_dataset import PairedDataset, check_decodable
+from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.evaluate import Scores, bicubic, measure, upscaled
 from basicsr_clsd.evaluation.pictures import Comparison
 from basicsr_clsd.evaluation.report import Report, describe
@@ -26,13 +27,17 @@ class Benchmark:
         sets: Data sets by name.
 
     Raises:
-        UserError: The folder of the results cannot be written.
+        UserError: An image cannot be decoded, the folder of the results cannot be written, or the name is taken.
     """
 
     def __init__(self, options: Options, model: SupervisedModel, sets: dict[str, PairedDataset]) -> None:
         self.options, self.model, self.sets = options, model, sets
+        if options.name == BICUBIC:
+            raise UserError(f"name: '{BICUBIC}' is the other row of the table; choose another")
         self.folder = output_root(options.path.results_root, 'results') / options.name
         check_writable(self.folder)
+        for dataset in sets.values():
+            check_decodable(dataset)
 
     def run(self, console: Console) -> Report:
         """Measure, print the table, and write ``results/NAME``; an earlier folder of that name is renamed.

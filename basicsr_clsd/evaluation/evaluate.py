@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,8 +53,7 @@ def upscaled(dataset: PairedDataset, upscale: Upscale) -> Iterator[Sample]:
     for index in range(len(dataset)):
         data: dict[str, Any] = dataset[index]
         outputs = [as_image(output) for output in upscale(data['lq'][None])]
-        name = Path(dataset.pairs[index][0]).with_suffix('').as_posix()
-        yield Sample(name, as_image(data['gt']), as_image(data['lq']), outputs)
+        yield Sample(dataset.name(index), as_image(data['gt']), as_image(data['lq']), outputs)
 
 
 def as_image(tensor: Tensor) -> Image:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from basicsr_clsd.config import Options
 from basicsr_clsd.evaluation.evaluate import Scores
@@ -60,11 +61,12 @@ class Report:
     def print(self, console: Console) -> None:
         """Print the table and the protocol."""
         head, *body = self.rows()
-        table = Table(caption=self.protocol, caption_justify='left')
+        # As `Text`, or brackets in a name would be taken for styles.
+        table = Table(caption=Text(self.protocol), caption_justify='left')
         for number, title in enumerate(head):
-            table.add_column(title, justify='left' if number == 0 else 'right')
+            table.add_column(Text(title), justify='left' if number == 0 else 'right')
         for row in body:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         console.print(table)
 
     def write(self, folder: Path) -> None:

@@ -1,19 +1,20 @@
 """The contrastive ratio L_CS of CLSD: a head's output, near the student's and far from those of other images."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 _NEGATIVES = (('cross',), ('intra',), ('cross', 'intra'), ('intra', 'cross'), ('simclr',), ('global',))
 _REDUCTIONS = ('sum', 'mean')
 _BATCH_DIMS = 4
 
-# torch.cdist and torch.pdist hold one temporary of N x N x columns in their backward on CUDA, so images go through
-# them in pieces of so many columns. A piece is short for accuracy too: both add up its columns in plain fp32.
+# On CUDA the backward of the l1 distances holds N x 2N x columns, so images go through them in pieces of so many
+# columns. A piece is short for accuracy too: torch's kernels add up its columns in plain fp32.
 _PIECE_BYTES = 8 * 2**20
 _PIECE_COLUMNS = 4096
 
@@ -26,7 +27,7 @@ class ContrastiveTerms(NamedTuple):
     negative: Tensor  # mean over heads and images of the summed distances to the negatives
 
 
-@LOSS_REGISTRY.register()  # pyright: ignore[reportOptionalCall]
+@LOSS_REGISTRY.register()
 class ContrastiveLoss(nn.Module):
     """The contrastive term of CLSD (Moon et al., 2023, doi 10.5909/JBE.2023.28.6.709, Eq. 5 and 6).
 
@@ -118,42 +119,39 @@ class ContrastiveLoss(nn.Module):
 
     def _to_negatives(self, student: Tensor, head: Tensor) -> Tensor:
         """Return the summed distances to the negatives of each image, (N,)."""
-        student_negatives = student.detach() if self.detach_negatives else student
-        head_negatives = head.detach() if self.detach_negatives else head
+        count = len(head)
         if 'global' in self.negatives:
-            within = self._within(student_negatives) + self._within(head_negatives)
-            total = within.sum() / 2 + self._across(student_negatives, head_negatives).sum()
-            return total.expand(len(head))
-        total = head.new_zeros(len(head))
-        if 'cross' in self.negatives:
-            total = total + self._across(student, head_negatives)
-        if 'simclr' in self.negatives:
-            total = total + self._across(head, student_negatives)
-        if 'intra' in self.negatives or 'simclr' in self.negatives:
-            total = total + (self._across(head, head_negatives) if self.detach_negatives else self._within(head))
-        return total
+            pairs = self._between_images(student, head).sum() / 2  # each pair is there from both of its ends
+            return (pairs.detach() if self.detach_negatives else pairs).expand(count)
+        if self.detach_negatives:
+            from_student = self._between_images(student, head.detach())[:count, count:]
+            to_student = self._between_images(head, student.detach())[:count, count:]
+            between_heads = self._between_images(head, head.detach())[:count, count:]
+        else:
+            distances = self._between_images(student, head)
+            from_student, to_student = distances[:count, count:], distances[count:, :count]
+            between_heads = distances[count:, count:]
+        chosen = {
+            'cross': from_student,
+            'intra': between_heads,
+            'simclr': to_student + between_heads,
+        }
+        return torch.stack([chosen[name] for name in self.negatives]).sum((0, 2))
 
-    def _across(self, anchors: Tensor, others: Tensor) -> Tensor:
-        """Sum over k != i of d(anchors_i, others_k), (N,)."""
-        same = torch.eye(len(anchors), dtype=torch.bool, device=anchors.device)
-        return self._metric.matrix(anchors, others).masked_fill(same, 0).sum(1)
-
-    def _within(self, images: Tensor) -> Tensor:
-        """Sum over k != i of d(images_i, images_k), (N,), from each pair once."""
-        first, second = torch.triu_indices(len(images), len(images), 1, device=images.device)
-        distances = images.new_zeros(len(images), len(images))
-        distances = distances.index_put((first, second), self._metric.pairs(images))
-        return distances.sum(0) + distances.sum(1)
+    def _between_images(self, first: Tensor, second: Tensor) -> Tensor:
+        """Distances among the rows of both batches, (2N, 2N), with 0 between two versions of the same image."""
+        same = torch.eye(len(first), dtype=torch.bool, device=first.device).repeat(2, 2)
+        return self._metric.matrix(first, second).masked_fill(same, 0)
 
 
 class _MeanL1:
-    """Mean absolute difference. torch's kernels loop over the pairs: nothing of N x N x D is ever held."""
+    """Mean absolute difference."""
 
     @staticmethod
     def pieces(images: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """Flatten images to (N, D) and cut them along D."""
         flat = images.flatten(1).to(dtype)
-        columns = _PIECE_BYTES // (flat.shape[0] ** 2 * flat.element_size())
+        columns = _PIECE_BYTES // (2 * flat.shape[0] ** 2 * flat.element_size())
         # The backward of one split is one concatenation; that of slices would fill a whole zero tensor for each.
         return flat.split(max(1, min(columns, _PIECE_COLUMNS)), dim=1)
 
@@ -169,13 +167,41 @@ class _MeanL1:
 
     @staticmethod
     def matrix(first: Tensor, second: Tensor) -> Tensor:
-        """d(first_i, second_k), (N, N)."""
-        return torch.cdist(first, second, p=1)
+        """Distances among the rows of both, first's before second's, (2N, 2N)."""
+        return _L1Distances.apply(first, second)
+
+
+class _L1Distances(torch.autograd.Function):
+    """Sums of absolute differences among the rows of two batches, without anything of N x N x D.
+
+    The forward of torch.pdist is several times faster on a CPU than that of torch.cdist, and the backward of cdist
+    than that of pdist, which has no way to leave out the gradient of a batch that needs none: this takes one of each.
+    """
 
     @staticmethod
-    def pairs(images: Tensor) -> Tensor:
-        """d(images_i, images_k) for i < k, row by row, (N (N - 1) / 2,)."""
-        return F.pdist(images, p=1)
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        rows = torch.cat((first, second))
+        above, below = torch.triu_indices(len(rows), len(rows), 1, device=rows.device)
+        distances = rows.new_zeros(len(rows), len(rows))
+        distances[above, below] = F.pdist(rows, p=1)
+        distances = distances + distances.T
+        ctx.save_for_backward(first, second, distances)
+        return distances
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        first, second, distances = ctx.saved_tensors
+        rows = torch.cat((first, second))
+        grad = (grad + grad.T).contiguous()  # a pair's distance is there twice
+        grads: list[Tensor | None] = []
+        for images, start, needed in zip((first, second), (0, len(first)), ctx.needs_input_grad, strict=True):
+            these = slice(start, start + len(images))
+            args = grad[these], images, rows, 1.0, distances[these]
+            grads.append(torch.ops.aten._cdist_backward(*args) if needed else None)
+        return grads[0], grads[1]
 
 
 class _Cosine:
@@ -198,12 +224,8 @@ class _Cosine:
 
     @staticmethod
     def matrix(first: Tensor, second: Tensor) -> Tensor:
-        return 1 - first @ second.T
-
-    @staticmethod
-    def pairs(images: Tensor) -> Tensor:
-        first, second = torch.triu_indices(len(images), len(images), 1, device=images.device)
-        return _Cosine.matrix(images, images)[first, second]
+        rows = torch.cat((first, second))
+        return 1 - rows @ rows.T
 
 
 _DISTANCES = {'l1': _MeanL1, 'cosine': _Cosine}

@@ -2,7 +2,7 @@
 
 import torch
 from basicsr.utils.registry import MODEL_REGISTRY
-from torch import Tensor
+from torch import Tensor, nn
 
 from basicsr_clsd.config.schema import Train
 from basicsr_clsd.errors import UserError
@@ -28,10 +28,11 @@ class CLSDModel(SupervisedModel):
         if contrastive is not None and not isinstance(contrastive, ContrastiveLoss):
             raise UserError(f'train.contrastive_opt.type: {type(contrastive).__name__} is no contrastive loss')
         self.contrastive_loss = contrastive
-        if not hasattr(self.net_g, 'heads'):
+        heads = getattr(self.net_g, 'heads', None)
+        if not isinstance(heads, nn.ModuleList) or not len(heads):
             raise UserError(
-                f'network_g.type: CLSDModel needs a network with heads, such as EDSRHeads, not '
-                f'{self.options.network_g.type}'
+                f'network_g: CLSDModel needs a network with heads, such as EDSRHeads with head_taps; '
+                f'{self.options.network_g.type} has none here'
             )
 
     def loss_terms(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -99,7 +99,7 @@ class SupervisedModel(BaseModel):
         """One step: forward, loss terms, backward, optimizer, moving average; fills ``log_dict``.
 
         Raises:
-            NonFiniteLossError: A term is NaN or infinite; nothing has been changed by this step then.
+            NonFiniteLossError: A term or its gradient is NaN or infinite; the step has not changed any weight then.
         """
         train = self.options.train
         assert train is not None
@@ -107,16 +107,22 @@ class SupervisedModel(BaseModel):
         total = torch.stack(list(terms.values())).sum()
         self.log_dict = {name: value.item() for name, value in {**terms, **measures}.items()}
         self.log_dict['L_total'] = total.item()
-        for name, value in self.log_dict.items():
-            if not math.isfinite(value):
-                raise NonFiniteLossError(f'iteration {current_iter}: {name} is {value}; files: {", ".join(self.files)}')
+        self._require_finite(self.log_dict, current_iter)
         if train.log_grad_norms and current_iter % train.log_grad_norms == 0:
             self.log_dict |= {f'grad_{name}': self._grad_norm(term) for name, term in terms.items()}
         self.optimizers[0].zero_grad()
         total.backward()
+        # Clipping at infinity changes no gradient, and returns the norm of all.
+        norm = nn.utils.clip_grad_norm_(self.net_g.parameters(), math.inf).item()
+        self._require_finite({'the gradient': norm}, current_iter)
         self.optimizers[0].step()
         if self.net_g_ema is not None:
             self.model_ema(train.ema_decay)
+
+    def _require_finite(self, values: Mapping[str, float], current_iter: int) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise NonFiniteLossError(f'iteration {current_iter}: {name} is {value}; files: {", ".join(self.files)}')
 
     def loss_terms(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Run the network on the batch; return the weighted terms of the loss by name, and what else to log."""

@@ -1,6 +1,7 @@
 """Reading weights files, with one clear line for whatever is wrong with them."""
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -32,10 +33,12 @@ def read_file(path: str | Path) -> Any:
     if not path.is_file():
         raise UserError(f'{path}: no such file')
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of torch, on what is odd in a damaged file
+            return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f'{path}: not a checkpoint, or one that holds more than tensors and plain values') from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except Exception as error:  # torch raises whatever it runs into, assertions included
         raise UserError(f'{path}: not a readable checkpoint (cut off, damaged or of another kind)') from error
 
 
@@ -47,11 +50,13 @@ def read_weights(path: str | Path, key: str | None) -> Mapping[str, Tensor]:
     elif isinstance(content, Mapping) and key in content:
         weights = content[key]
     else:
-        found = f'it has {", ".join(map(str, content))}' if isinstance(content, Mapping) else 'it is no dict'
-        raise UserError(f"{path}: no weights under the key '{key}' (path.param_key_g); {found}")
+        keys = list(map(str, content)) if isinstance(content, Mapping) else []
+        found = f'it has {", ".join(keys[:SHOWN_KEYS])}{_more(keys, SHOWN_KEYS)}' if keys else 'it has no keys'
+        wanted = 'that are the file itself' if key is None else f"under the key '{key}'"
+        raise UserError(f'{path}: no weights {wanted} (path.param_key_g); {found}')
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path}: what is under '{key}' is not a state dict")
-    return {name.removeprefix('module.'): value for name, value in weights.items()}
+    return {str(name).removeprefix('module.'): value for name, value in weights.items()}
 
 
 def student_state(network: nn.Module) -> Mapping[str, Tensor]:

@@ -1,0 +1,196 @@
+"""What the options check tells before anything is touched."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import basicsr_clsd.data  # noqa: F401  (registers what the options name)
+import basicsr_clsd.models  # noqa: F401
+from basicsr_clsd.config import Options, check
+from basicsr_clsd.errors import UserError
+
+SET = {'dataroot_gt': 'HR'}
+COSINE = {'type': 'CosineAnnealingRestartLR', 'milestones': None, 'gamma': None}
+
+
+@pytest.fixture
+def options(tmp_path, tiny_options) -> Callable[..., Options]:
+    """``options(changes={})``: the tiny options of the test suite, changed key by key, not yet checked."""
+
+    def changed(changes: dict[str, Any] | None = None) -> Options:
+        return Options.model_validate(tiny_options(tmp_path, changes))
+
+    return changed
+
+
+def told(options: Options, **how: bool) -> str:
+    with pytest.raises(UserError) as caught:
+        check(options, **how)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    return text
+
+
+def test_good_options_pass(options):
+    check(options())
+    check(options({'train': None}), testing=True)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'start', 'existing'),
+    [
+        ({'model_type': 'CLSDModle'}, "model_type: unknown name 'CLSDModle' (did you mean 'CLSDModel'?)", 'SRModel'),
+        ({'network_g': {'type': 'EDSRHaeds'}}, "network_g.type: unknown name 'EDSRHaeds' (did you mean", 'SwinIR'),
+        (
+            {'datasets': {'val': {'type': 'PairedDatset'}}},
+            "datasets.val.type: unknown name 'PairedDatset' (did you mean 'PairedDataset'?)",
+            'PairedImageDataset',
+        ),
+        ({'train': {'aux_opt': {'type': 'L3Loss'}}}, "train.aux_opt.type: unknown name 'L3Loss' (", 'CharbonnierLoss'),
+        ({'train': {'optim_g': {'type': 'Adamm'}}}, "train.optim_g.type: unknown name 'Adamm' (did you mean", 'SGD'),
+        (
+            {'train': {'scheduler': {'type': 'StepLR'}}},
+            "train.scheduler.type: unknown name 'StepLR' (did you mean 'MultiStepLR'?)",
+            'CosineAnnealingRestartLR',
+        ),
+        (
+            {'val': {'metrics': {'psnr': {'type': 'calculate_pnsr'}}}},
+            "val.metrics.psnr.type: unknown name 'calculate_pnsr' (did you mean 'calculate_psnr'?)",
+            'calculate_ssim',
+        ),
+        # Networks, data sets and models of BasicSR that this trainer cannot run are not offered.
+        ({'model_type': 'SRGANModel'}, "model_type: unknown name 'SRGANModel'", 'CLSDModel'),
+        ({'datasets': {'train': {'type': 'REDSDataset'}}}, "datasets.train.type: unknown name 'REDSD", 'PairedDataset'),
+    ],
+)
+def test_unknown_name_lists_what_exists(options, changes, start, existing):
+    text = told(options(changes))
+    assert text.startswith(start)
+    assert existing in text.split('there are ')[1].split(', ')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'text'),
+    [
+        (
+            {'network_g': {'num_feats': 8}},
+            "network_g.num_feats: EDSRHeads has no such argument (did you mean 'num_feat",
+        ),
+        ({'network_g': {'zzz': 8}}, 'network_g.zzz: EDSRHeads has no such argument'),
+        ({'train': {'optim_g': {'lrr': 1}}}, "train.optim_g.lrr: Adam has no such argument (did you mean 'lr'?)"),
+        # What the program itself passes is not the user's to give.
+        ({'train': {'optim_g': {'params': 1}}}, 'train.optim_g.params: Adam has no such argument'),
+        ({'val': {'metrics': {'psnr': {'img': 1}}}}, 'val.metrics.psnr.img: calculate_psnr has no such argument'),
+        ({'train': {'scheduler': {'gama': 1}}}, 'train.scheduler.gama: MultiStepLR has no such argument (did you mean'),
+        ({'train': {'scheduler': {'milestones': None}}}, 'train.scheduler.milestones: missing; MultiStepLR needs it'),
+        ({'train': {'pixel_opt': {'reductoin': 'mean'}}}, 'train.pixel_opt.reductoin: L1Loss has no such argument'),
+        (
+            {'train': {'contrastive_opt': {'negative': ['cross']}}},
+            "train.contrastive_opt.negative: ContrastiveLoss has no such argument (did you mean 'negatives'?)",
+        ),
+        ({'val': {'metrics': {'psnr': {'crop_boarder': 1}}}}, 'val.metrics.psnr.crop_boarder: calculate_psnr has no'),
+        (
+            {'val': {'metrics': {'psnr': {'crop_border': None}}}},
+            'val.metrics.psnr.crop_border: missing; calculate_psnr needs it',
+        ),
+        ({'network_g': {'type': 'EDSR', 'head_taps': None, 'head_num_block': None}}, 'network_g.num_in_ch: missing'),
+    ],
+)
+def test_arguments_must_be_those_of_the_constructor(options, changes, text):
+    assert told(options(changes)).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'text'),
+    [
+        ({'scale': 3, 'datasets': {'train': {'gt_size': 18}}}, 'network_g.upscale: 2 does not match scale: 3'),
+        ({'network_g': {'upscale': None}}, 'network_g.upscale: 4 does not match scale: 2'),
+        ({'datasets': {'train': {'gt_size': 17}}}, 'datasets.train.gt_size: 17 is not a multiple of scale 2'),
+        ({'datasets': {'train': {'gt_size': None}}}, 'datasets.train.gt_size: missing'),
+        ({'datasets': {'train': None}}, 'datasets.train: missing'),
+        ({'train': None}, 'train: missing'),
+        ({'datasets': {'train': {'batch_size_per_gpu': 1}}}, 'datasets.train.batch_size_per_gpu: 1 is too few'),
+        ({'datasets': {'valid': SET}}, "datasets.valid: a set's section is named train, val... or test_..."),
+        ({'datasets': {'val_2': {**SET, 'name': 'Val'}}}, "datasets: two sets have the name 'Val'"),
+        ({'val': {'best': {'metric': 'ssim'}}}, "val.best.metric: no metric 'ssim'; there are psnr"),
+        ({'val': {'best': {'dataset': 'Set5'}}}, "val.best.dataset: no validation set 'Set5'; there are Val"),
+        ({'logger': {'wandb': {'project': 'x'}}}, 'logger.wandb: Weights & Biases is not supported'),
+        ({'val': {'metrics': {'psnr': {'crop_border': '2'}}}}, 'val.metrics.psnr.crop_border: must be a number of'),
+        ({'val': {'metrics': {'psnr': {'crop_border': -1}}}}, 'val.metrics.psnr.crop_border: must be a number of'),
+        ({'datasets': {'val': {'mean': [0.5, 0.5]}}}, 'datasets.val.mean: 2 values for 3 channels'),
+        ({'datasets': {'val': {'color': 'y', 'std': [1, 1, 1]}}}, 'datasets.val.std: 3 values for 1 channel'),
+        ({'datasets': {'val': {'std': [1, 0, 1]}}}, 'datasets.val.std: images cannot be divided by 0'),
+        (
+            {'train': {'scheduler': {**COSINE, 'periods': [3, 4]}}},
+            'train.scheduler.periods: their sum, 7, is less than train.total_iter, 8',
+        ),
+    ],
+)
+def test_keys_must_fit_each_other(options, changes, text):
+    assert told(options(changes)).startswith(text)
+
+
+@pytest.mark.parametrize('key', ['test_2', 'val_2'])
+def test_two_sets_of_one_name_are_refused_when_testing(options, key):
+    check(options({'datasets': {'test_1': {**SET, 'name': 'Val'}}}))
+    changes = {'datasets': {'test_1': {**SET, 'name': 'A'}, key: {**SET, 'name': 'A'}}}
+    assert told(options(changes), testing=True).startswith("datasets: two sets have the name 'A'")
+    changes = {'datasets': {'test_1': {**SET, 'name': 'Val'}}}
+    assert told(options(changes), testing=True).startswith("datasets: two sets have the name 'Val'")
+
+
+def test_testing_needs_a_set(options):
+    assert told(options({'datasets': {'val': None}}), testing=True) == (
+        'datasets: no set to test on; add a section test_1'
+    )
+
+
+def test_testing_does_not_ask_for_what_training_needs(options):
+    check(options({'train': None, 'datasets': {'train': None}}), testing=True)
+
+
+def test_batch_of_one_is_fine_without_a_contrastive_term(options):
+    check(options({'datasets': {'train': {'batch_size_per_gpu': 1}}, 'train': {'contrastive_opt': None}}))
+
+
+@pytest.mark.parametrize('there', [0, 1, 4])
+def test_number_of_gpus(options, monkeypatch, there):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: there)
+    check(options({'num_gpu': 'auto'}))
+    check(options({'num_gpu': 0}))
+    if there:
+        check(options({'num_gpu': 1}))
+    assert told(options({'num_gpu': there + 1})).startswith(f'num_gpu: {there + 1} asked for, {there} there')
+    if there > 1:
+        assert told(options({'num_gpu': there})).startswith('num_gpu: one process drives one GPU')
+
+
+@pytest.mark.parametrize(
+    ('train', 'warned'),
+    [
+        ({'pixel_range': 1, 'contrastive_opt': {'detach_teacher': False}}, True),
+        ({'pixel_range': 255, 'contrastive_opt': {'detach_teacher': False}}, False),
+        ({'pixel_range': 1}, False),
+        ({'pixel_range': 1, 'contrastive_opt': {'detach_teacher': True}}, False),
+        ({'pixel_range': 1, 'contrastive_opt': None}, False),
+    ],
+)
+def test_warning_of_the_collapse(options, caplog, monkeypatch, train, warned):
+    monkeypatch.setattr(logging.getLogger('basicsr'), 'propagate', True)
+    check(options({'train': train}))
+    records = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(records) == int(warned)
+    assert all('train.pixel_range: 1 with contrastive_opt.detach_teacher: false' in text for text in records)
+
+
+def test_stock_basicsr_names_are_known(options):
+    changes = {
+        'model_type': 'SRModel',
+        'network_g': {'type': 'MSRResNet', 'head_taps': None, 'head_num_block': None},
+        'datasets': {'train': {'type': 'PairedImageDataset'}, 'val': {'type': 'PairedImageDataset'}},
+        'train': {'aux_opt': None, 'contrastive_opt': None, 'scheduler': {'type': 'MultiStepRestartLR'}},
+    }
+    check(options(changes))

@@ -1,0 +1,170 @@
+import copy
+import io
+
+import pytest
+import torch
+from basicsr.archs.edsr_arch import EDSR
+from basicsr.models.sr_model import SRModel
+
+from basicsr_clsd.errors import NonFiniteLossError, UserError
+
+# What the tests' options have beyond a stock network and its loss.
+NO_HEADS = {'head_taps': None, 'head_num_block': None}
+NO_HEAD_LOSSES = {'aux_opt': None, 'contrastive_opt': None}
+TINY = {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 2, 'upscale': 2}
+
+
+def baseline(**train):
+    """A change of the options to EDSR trained by L_SR alone."""
+    network = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, **NO_HEADS}
+    return {'model_type': 'SupervisedModel', 'network_g': network, 'train': {**NO_HEAD_LOSSES, **train}}
+
+
+def train(model, batches, warmup=-1, first=1):
+    """Train as the engine does; return the log of every iteration."""
+    logs = []
+    for iteration, batch in enumerate(batches, first):
+        model.update_learning_rate(iteration, warmup)
+        model.feed_data(batch)
+        model.optimize_parameters(iteration)
+        logs.append(dict(model.log_dict))
+    return logs
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+def everything(model):
+    """A copy of all that training changes."""
+    return copy.deepcopy(model.training_state())
+
+
+def test_loss_is_eq_1_in_8_bit_units(make_model, make_batch):
+    model, batch = make_model(baseline()), make_batch()
+    with torch.no_grad():
+        sr = model.net_g(batch['lq'])
+    (log,) = train(model, [batch])
+    assert log.keys() == {'L_SR', 'L_total'}
+    assert log['L_SR'] == pytest.approx(0.5 * 255 * (sr - batch['gt']).abs().mean().item(), rel=1e-6)
+    assert log['L_total'] == log['L_SR']
+
+
+@pytest.mark.parametrize('arch', ['EDSR', 'MSRResNet'])
+@pytest.mark.parametrize(
+    ('scheduler', 'warmup'),
+    [
+        ({'type': 'MultiStepLR', 'milestones': [3, 5], 'gamma': 0.5}, 3),
+        ({'type': 'CosineAnnealingRestartLR', 'periods': [3, 5], 'restart_weights': [1, 0.5], 'eta_min': 1e-7}, -1),
+    ],
+    ids=['steps', 'cosine'],
+)
+def test_options_of_srmodel_train_as_basicsr_does(make_model, make_batch, arch, scheduler, warmup):
+    network = {'type': arch, **TINY}
+    section = {
+        'ema_decay': 0.9,
+        'optim_g': {'type': 'Adam', 'lr': 1e-3, 'weight_decay': 1e-4, 'betas': [0.9, 0.99]},
+        'scheduler': {'milestones': None, 'gamma': None, **scheduler},
+        'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'},
+    }
+    changes = {'network_g': {**network, **NO_HEADS}, 'train': {**section, **NO_HEAD_LOSSES, 'warmup_iter': warmup}}
+    ours = make_model({'model_type': 'SRModel', **changes})
+    torch.manual_seed(0)
+    opt = {'num_gpu': 0, 'dist': False, 'is_train': True, 'path': {}, 'network_g': network}
+    theirs = SRModel(copy.deepcopy({**opt, 'train': {**section, 'scheduler': scheduler}}))
+    batches = [make_batch(seed) for seed in range(7)]
+    our_losses = [log['L_SR'] for log in train(ours, batches, warmup)]
+    assert our_losses == [log['l_pix'] for log in train(theirs, batches, warmup)]
+    assert ours.get_current_learning_rate() == theirs.get_current_learning_rate() != [1e-3]
+    assert_equal(ours.net_g.state_dict(), theirs.net_g.state_dict())
+    assert_equal(ours.net_g_ema.state_dict(), theirs.net_g_ema.state_dict())
+    theirs.feed_data(batches[0])
+    theirs.test()
+    assert torch.equal(ours.upscale(batches[0]['lq'])[0], theirs.output)
+
+
+def test_moving_average_against_its_definition(make_model, make_batch):
+    model = make_model(baseline(ema_decay=0.75))
+    average = copy.deepcopy(model.net_g.state_dict())
+    for seed in range(4):
+        train(model, [make_batch(seed)])
+        for key, value in model.net_g.state_dict().items():
+            average[key] = 0.75 * average[key] + 0.25 * value
+    for key, value in model.net_g_ema.state_dict().items():
+        torch.testing.assert_close(value, average[key])
+        assert not torch.equal(value, model.net_g.state_dict()[key])
+
+
+@pytest.mark.parametrize('ema', [0, 0.5])
+def test_upscaling_uses_the_deployed_weights_and_leaves_training_as_it_was(make_model, make_batch, ema):
+    model, batch = make_model(baseline(ema_decay=ema)), make_batch()
+    train(model, [batch] * 2)
+    before = everything(model)
+    stock = EDSR(3, 3, 8, 2, 2)
+    weights = model.student_weights()
+    assert set(weights) == ({'params', 'params_ema'} if ema else {'params'})
+    stock.load_state_dict(weights['params_ema' if ema else 'params'], strict=True)
+    (sr,) = model.upscale(batch['lq'])
+    assert torch.equal(sr, stock(batch['lq']))
+    assert model.net_g.training and not sr.requires_grad
+    assert_equal(before['net_g'], model.training_state()['net_g'])
+
+
+def test_training_goes_on_from_a_saved_state_to_the_bit(make_model, make_batch):
+    changes = baseline(ema_decay=0.5)
+    batches = [make_batch(seed) for seed in range(8)]
+    whole, part, resumed = make_model(changes), make_model(changes), make_model(changes, seed=1)
+    logs = train(whole, batches)
+    train(part, batches[:5])
+    file = io.BytesIO()
+    torch.save(part.training_state(), file)
+    file.seek(0)
+    resumed.load_training_state(torch.load(file, weights_only=True))
+    assert train(resumed, batches[5:], first=6) == logs[5:]
+    assert_equal(whole.net_g.state_dict(), resumed.net_g.state_dict())
+    assert_equal(whole.net_g_ema.state_dict(), resumed.net_g_ema.state_dict())
+
+
+def test_state_of_another_network_is_refused(make_model):
+    changes = baseline()
+    other = make_model({**changes, 'network_g': {**changes['network_g'], 'num_block': 1}})
+    with pytest.raises(UserError, match='state is of another network'):
+        make_model(baseline()).load_training_state(other.training_state())
+
+
+def assert_stops_unchanged(model, batch, message):
+    """The next step must raise, and change neither weights, average nor optimizer."""
+    before = everything(model)
+    model.feed_data(batch)
+    with pytest.raises(NonFiniteLossError, match=f'iteration 2: {message}; files: HR/0.png, HR/1.png'):
+        model.optimize_parameters(2)
+    after = everything(model)
+    assert_equal(before['net_g'], after['net_g'])
+    assert_equal(before['net_g_ema'], after['net_g_ema'])
+    for state, now in zip(before['optimizer']['state'].values(), after['optimizer']['state'].values(), strict=True):
+        assert_equal(state, now)
+
+
+def test_non_finite_loss_names_the_term_and_the_files_and_changes_nothing(make_model, make_batch):
+    model, batch = make_model(baseline(ema_decay=0.5)), make_batch(count=2)
+    train(model, [batch])
+    batch['gt'][1, 0, 0, 0] = torch.inf
+    assert_stops_unchanged(model, batch, 'L_SR is inf')
+
+
+def test_non_finite_gradient_of_a_finite_loss_changes_nothing(make_model, make_batch):
+    # The square root's slope is infinite where the output is exact.
+    model = make_model(baseline(ema_decay=0.5, pixel_opt={'type': 'CharbonnierLoss', 'eps': 0}))
+    batch = make_batch(count=2)
+    train(model, [batch])
+    with torch.no_grad():
+        batch['gt'] = model.net_g(batch['lq'])
+    assert_stops_unchanged(model, batch, 'the gradient is nan')
+    assert model.log_dict['L_SR'] == 0
+
+
+def test_heads_to_validate_must_be_there(make_model):
+    with pytest.raises(UserError, match='val.heads: EDSR has no heads'):
+        make_model({**baseline(), 'val': {'heads': True}})
