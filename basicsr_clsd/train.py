@@ -1,7 +1,6 @@
 """Train a network: ``python basicsr_clsd/train.py -opt options/train_CLSD_x4.yml``."""
 
 import argparse
-import random
 import sys
 from pathlib import Path
 
@@ -35,8 +34,6 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
     options = load(arguments.opt, overrides)
     if arguments.debug:
         options.name += '_debug'
-    if options.manual_seed is None:
-        options.manual_seed = random.SystemRandom().randint(1, 2**31)
     check(options)
     Trainer(options, console, arguments.auto_resume).run()
 

@@ -68,8 +68,9 @@ def make_images(batch: int, heads: int, size: int, device: str) -> tuple[Tensor,
     """Return a student's output and outputs of heads that are near it, (batch, 3, size, size) each."""
     generator = torch.Generator().manual_seed(0)
     sr = torch.rand(batch, 3, size, size, generator=generator)
-    noise = [0.02 * torch.randn(sr.shape, generator=generator) for _ in range(heads)]
-    return sr.to(device), [(sr + one).to(device).requires_grad_() for one in noise]
+    # In place: memory of temporaries, freed but kept, would hide that much of what a method takes.
+    heads_noise = [torch.randn(sr.shape, generator=generator).mul_(0.02) for _ in range(heads)]
+    return sr.to(device), [noise.add_(sr).to(device).requires_grad_() for noise in heads_noise]
 
 
 def run(method: Loss, sr: Tensor, head_srs: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:

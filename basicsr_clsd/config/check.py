@@ -30,10 +30,15 @@ SCHEDULERS = {
     'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
     'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
 }
+# These two need more than gradients: a closure, sparse gradients.
+UNUSABLE_OPTIMIZERS = ('LBFGS', 'SparseAdam')
 OPTIMIZERS = {
     name: kind
     for name, kind in vars(torch.optim).items()
-    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+    if isinstance(kind, type)
+    and issubclass(kind, torch.optim.Optimizer)
+    and kind is not torch.optim.Optimizer
+    and name not in UNUSABLE_OPTIMIZERS
 }
 
 
@@ -110,7 +115,7 @@ def _check_training(options: Options) -> None:
         raise UserError(f'datasets.train.gt_size: {dataset.gt_size} is not a multiple of scale {options.scale}')
     _check_component(train.optim_g, OPTIMIZERS, 'train.optim_g', given=('params',))
     _check_component(train.scheduler, SCHEDULERS, 'train.scheduler', given=('optimizer',))
-    _check_periods(train)
+    _check_schedule(train)
     for key in Train.model_fields:
         loss = getattr(train, key)
         if key.endswith('_opt') and loss is not None:
@@ -141,13 +146,20 @@ def _warn_of_collapse(train: Train) -> None:
         )
 
 
-def _check_periods(train: Train) -> None:
-    periods = train.scheduler.arguments().get('periods')
-    if not isinstance(periods, list) or not all(isinstance(period, int) for period in periods):
-        return  # the scheduler will say what is wrong, or has none
-    if sum(periods) < train.total_iter:
+def _check_schedule(train: Train) -> None:
+    """What BasicSR's schedulers would stumble over only when it is its turn, hours into a run."""
+    arguments = train.scheduler.arguments()
+    for key in ('milestones', 'periods', 'restarts'):
+        values = arguments.get(key, [])
+        if not isinstance(values, list) or not all(type(value) is int for value in values):
+            raise UserError(f'train.scheduler.{key}: must be a list of iterations, not {values!r}')
+    for key in ('gamma', 'eta_min'):
+        if not isinstance(arguments.get(key, 0), int | float):
+            raise UserError(f'train.scheduler.{key}: must be a number, not {arguments[key]!r}')
+    covered = sum(arguments.get('periods', []))
+    if 'periods' in arguments and covered < train.total_iter:
         raise UserError(
-            f'train.scheduler.periods: their sum, {sum(periods)}, is less than train.total_iter, {train.total_iter}'
+            f'train.scheduler.periods: their sum, {covered}, is less than train.total_iter, {train.total_iter}'
         )
 
 

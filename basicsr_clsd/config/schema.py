@@ -165,7 +165,9 @@ class Train(Section):
     warmup_iter: int = Field(default=-1, description='linear warm-up of the learning rate; -1: none')
     ema_decay: Fraction = Field(default=0, description='exponential moving average of the weights; 0: none')
     pixel_opt: Loss | None = Field(default=None, description='L_SR: student against HR')
-    perceptual_opt: Loss | None = Field(default=None, description='perceptual (and style) loss of the student')
+    perceptual_opt: Component | None = Field(
+        default=None, description='perceptual (and style) loss of the student; it has weights of its own'
+    )
     aux_opt: Loss | None = Field(default=None, description='L_ASR: heads against HR, mean over heads (new key)')
     self_distill_opt: SelfDistillLoss | None = Field(
         default=None, description='L_SD: heads against the student, mean over heads (new key)'

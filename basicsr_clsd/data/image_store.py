@@ -134,7 +134,8 @@ class FolderStore:
                 for name in files
                 if Path(name).suffix.lower() in EXTENSIONS and not name.startswith('.')
             ]
-        return sorted(found)
+        # Without extensions first, as an LMDB's keys have none: both give the same order, and so the same patches.
+        return sorted(found, key=lambda name: (Path(name).with_suffix('').as_posix(), name))
 
     def size(self, name: str) -> tuple[int, int]:
         """(height, width) from the file's header, after the rotation that its EXIF data ask for."""
@@ -202,9 +203,15 @@ class LmdbStore:
         path = str(self.root.resolve())
         if path not in self._environments:
             try:
-                self._environments[path] = lmdb.open(path, readonly=True, lock=False, readahead=False, meminit=False)
+                environment = lmdb.open(path, readonly=True, lock=False, readahead=False, meminit=False)
             except lmdb.Error as error:
                 raise UserError(f'{self.root}: not a readable LMDB: {error}') from error
+            # Reading beyond the end of a copy that was cut off would kill the process.
+            expected = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
+            if os.path.getsize(self.root / 'data.mdb') < expected:
+                environment.close()
+                raise UserError(f'{self.root}: not a readable LMDB: data.mdb has less than its {expected} bytes')
+            self._environments[path] = environment
         return self._environments[path]
 
     @classmethod

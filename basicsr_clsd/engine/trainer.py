@@ -2,6 +2,7 @@
 
 import logging
 import math
+import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Trainer:
     """A training run: everything that can fail for a user's mistake does so while it is built.
 
     Args:
-        options: Checked options with ``train``; their ``manual_seed`` is set.
+        options: Checked options with ``train``; a ``manual_seed`` that is not set is drawn, or that of the state.
         console: Where to show progress.
         auto_resume: Go on from the newest readable state of the run of this name, if there is one.
 
@@ -51,7 +52,7 @@ class Trainer:
     """
 
     def __init__(self, options: Options, console: Console, auto_resume: bool = False) -> None:
-        assert options.train is not None and options.manual_seed is not None
+        assert options.train is not None
         self.options, self.console = options, console
         self.total = options.train.total_iter
         self.logger = logging.getLogger('basicsr')
@@ -59,6 +60,7 @@ class Trainer:
         self.experiment.check_writable()
         self.states = States(self.experiment.states, options.logger.keep_states)
         self.resuming, state = self._find_state(auto_resume)
+        assert options.manual_seed is not None
         self.iteration: int = 0 if state is None else state['iter']
         self.best: Best | None = None
         self._open_data()
@@ -76,6 +78,9 @@ class Trainer:
         state = self.states.newest() if auto_resume else None
         if state is None and path is not None:
             state = read_state(Path(path))
+        if self.options.manual_seed is None:
+            drawn = random.SystemRandom().randint(1, 2**31)
+            self.options.manual_seed = drawn if state is None else state['options']['manual_seed']
         if state is not None:
             refuse_changes(state['options'], self.options)
         return auto_resume or state is not None, state

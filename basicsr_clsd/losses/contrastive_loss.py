@@ -1,6 +1,6 @@
 """The contrastive ratio L_CS of CLSD: a head's output, near the student's and far from those of other images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,8 +13,8 @@ _NEGATIVES = (('cross',), ('intra',), ('cross', 'intra'), ('intra', 'cross'), ('
 _REDUCTIONS = ('sum', 'mean')
 _BATCH_DIMS = 4
 
-# On CUDA the backward of the l1 distances holds N x 2N x columns, so images go through them in pieces of so many
-# columns. A piece is short for accuracy too: torch's kernels add up its columns in plain fp32.
+# The l1 distances are computed in pieces of the images: on CUDA their backward holds N x 2N x columns of a piece. A
+# piece is short for accuracy too, as torch's kernels add up its columns in plain fp32.
 _PIECE_BYTES = 8 * 2**20
 _PIECE_COLUMNS = 4096
 
@@ -80,7 +80,6 @@ class ContrastiveLoss(nn.Module):
         self.loss_weight = loss_weight
         self.negatives = tuple(names)
         self.distance = distance
-        self._metric = _DISTANCES[distance]
         self.reduction = reduction
         self.detach_teacher = detach_teacher
         self.detach_negatives = detach_negatives
@@ -107,28 +106,26 @@ class ContrastiveLoss(nn.Module):
         double = any(images.dtype == torch.float64 for images in (sr, *head_srs))
         dtype = torch.float64 if double else torch.float32
         with torch.autocast(sr.device.type, enabled=False):
-            student = self._metric.pieces(sr.detach() if self.detach_teacher else sr, dtype)
-            heads = [self._metric.pieces(head_sr, dtype) for head_sr in head_srs]
-            unit = self._metric.unit(sr)
-            # One row per head; a distance is the sum of those between the pieces.
-            positive = torch.stack([_total(self._metric.paired, student, head) for head in heads]).to(dtype) / unit
-            negative = torch.stack([_total(self._to_negatives, student, head) for head in heads]).to(dtype) / unit
+            student = (sr.detach() if self.detach_teacher else sr).flatten(1).to(dtype)
+            distances = [self._distances(student, head_sr.flatten(1).to(dtype)) for head_sr in head_srs]
+            positive = torch.stack([positive for positive, _ in distances]).to(dtype)  # (T, N)
+            negative = torch.stack([negative for _, negative in distances]).to(dtype)
             ratio = positive / (negative + self.eps)
             loss = ratio.sum() if self.reduction == 'sum' else ratio.mean(1).sum()
             return ContrastiveTerms(self.loss_weight * loss, positive.detach().mean(), negative.detach().mean())
 
-    def _to_negatives(self, student: Tensor, head: Tensor) -> Tensor:
-        """Return the summed distances to the negatives of each image, (N,)."""
+    def _distances(self, student: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the distance to the positive and the summed distances to the negatives of each image, (N,) both."""
         count = len(head)
+        positive, distances = self._between_images(student, head)
         if 'global' in self.negatives:
-            pairs = self._between_images(student, head).sum() / 2  # each pair is there from both of its ends
-            return (pairs.detach() if self.detach_negatives else pairs).expand(count)
+            pairs = distances.sum() / 2  # each pair is there from both of its ends
+            return positive, (pairs.detach() if self.detach_negatives else pairs).expand(count)
         if self.detach_negatives:
-            from_student = self._between_images(student, head.detach())[:count, count:]
-            to_student = self._between_images(head, student.detach())[:count, count:]
-            between_heads = self._between_images(head, head.detach())[:count, count:]
+            from_student = self._between_images(student, head.detach())[1][:count, count:]
+            to_student = self._between_images(head, student.detach())[1][:count, count:]
+            between_heads = self._between_images(head, head.detach())[1][:count, count:]
         else:
-            distances = self._between_images(student, head)
             from_student, to_student = distances[:count, count:], distances[count:, :count]
             between_heads = distances[count:, count:]
         chosen = {
@@ -136,103 +133,77 @@ class ContrastiveLoss(nn.Module):
             'intra': between_heads,
             'simclr': to_student + between_heads,
         }
-        return torch.stack([chosen[name] for name in self.negatives]).sum((0, 2))
+        return positive, torch.stack([chosen[name] for name in self.negatives]).sum((0, 2))
 
-    def _between_images(self, first: Tensor, second: Tensor) -> Tensor:
-        """Distances among the rows of both batches, (2N, 2N), with 0 between two versions of the same image."""
+    def _between_images(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Return d(first_i, second_i), (N,), and all distances, (2N, 2N), with 0 between versions of one image."""
+        positive, distances = _DISTANCES[self.distance](first, second)
         same = torch.eye(len(first), dtype=torch.bool, device=first.device).repeat(2, 2)
-        return self._metric.matrix(first, second).masked_fill(same, 0)
+        return positive, distances.masked_fill(same, 0)
 
 
-class _MeanL1:
-    """Mean absolute difference."""
+class _MeanL1(torch.autograd.Function):
+    """Mean absolute differences of two batches of flattened images, without anything of N x N x D.
 
-    @staticmethod
-    def pieces(images: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """Flatten images to (N, D) and cut them along D."""
-        flat = images.flatten(1).to(dtype)
-        columns = _PIECE_BYTES // (2 * flat.shape[0] ** 2 * flat.element_size())
-        # The backward of one split is one concatenation; that of slices would fill a whole zero tensor for each.
-        return flat.split(max(1, min(columns, _PIECE_COLUMNS)), dim=1)
-
-    @staticmethod
-    def unit(images: Tensor) -> int:
-        """Return what a sum over the pieces is divided by: the number of values in an image."""
-        return images[0].numel()
-
-    @staticmethod
-    def paired(first: Tensor, second: Tensor) -> Tensor:
-        """d(first_i, second_i), (N,)."""
-        return torch.cdist(first[:, None], second[:, None], p=1).flatten()
-
-    @staticmethod
-    def matrix(first: Tensor, second: Tensor) -> Tensor:
-        """Distances among the rows of both, first's before second's, (2N, 2N)."""
-        return _L1Distances.apply(first, second)
-
-
-class _L1Distances(torch.autograd.Function):
-    """Sums of absolute differences among the rows of two batches, without anything of N x N x D.
-
+    Returns d(first_i, second_i), (N,), and the distances among all images, first's before second's, (2N, 2N).
     The forward of torch.pdist is several times faster on a CPU than that of torch.cdist, and the backward of cdist
-    than that of pdist, which has no way to leave out the gradient of a batch that needs none: this takes one of each.
+    than that of pdist, which has no way to leave out a batch that needs no gradient: this takes one of each.
     """
 
     @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
-        rows = torch.cat((first, second))
-        above, below = torch.triu_indices(len(rows), len(rows), 1, device=rows.device)
-        distances = rows.new_zeros(len(rows), len(rows))
-        distances[above, below] = F.pdist(rows, p=1)
-        distances = distances + distances.T
-        ctx.save_for_backward(first, second, distances)
-        return distances
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(first, second)
+        size, count = first.shape[1], 2 * len(first)
+        paired, pairs = [], []
+        for columns in _pieces(first):
+            rows = torch.cat((first[:, columns], second[:, columns]))
+            pairs.append(F.pdist(rows, p=1))
+            paired.append((first[:, columns] - second[:, columns]).abs().sum(1))
+        above, below = torch.triu_indices(count, count, 1, device=first.device)
+        distances = first.new_zeros(count, count)
+        distances[above, below] = torch.stack(pairs).sum(0) / size
+        return torch.stack(paired).sum(0) / size, distances + distances.T
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, grad: Tensor
+        ctx: Any, of_paired: Tensor, of_distances: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
-        first, second, distances = ctx.saved_tensors
-        rows = torch.cat((first, second))
-        grad = (grad + grad.T).contiguous()  # a pair's distance is there twice
-        grads: list[Tensor | None] = []
-        for images, start, needed in zip((first, second), (0, len(first)), ctx.needs_input_grad, strict=True):
-            these = slice(start, start + len(images))
-            args = grad[these], images, rows, 1.0, distances[these]
-            grads.append(torch.ops.aten._cdist_backward(*args) if needed else None)
+        first, second = ctx.saved_tensors
+        size, count = first.shape[1], len(first)
+        of_distances = ((of_distances + of_distances.T) / size).contiguous()  # a pair's distance is there twice
+        of_paired = of_paired[:, None] / size
+        grads = [torch.empty_like(first) if needed else None for needed in ctx.needs_input_grad]
+        for columns in _pieces(first):
+            rows = torch.cat((first[:, columns], second[:, columns]))
+            sign = (rows[:count] - rows[count:]).sign_()
+            for grad, these, slope in ((grads[0], slice(count), sign), (grads[1], slice(count, None), -sign)):
+                if grad is not None:
+                    weights = of_distances[these]
+                    # The last argument is for the distances, which the gradient of an l1 norm has no use for.
+                    grad[:, columns] = torch.ops.aten._cdist_backward(weights, rows[these], rows, 1.0, weights)
+                    grad[:, columns] += of_paired * slope
         return grads[0], grads[1]
 
 
-class _Cosine:
-    """One minus the cosine, with the interface of _MeanL1.
+def _pieces(images: Tensor) -> list[slice]:
+    """Cut the columns of flattened images, (N, D)."""
+    count, size = images.shape
+    columns = max(1, min(_PIECE_BYTES // (2 * count**2 * images.element_size()), _PIECE_COLUMNS))
+    return [slice(start, start + columns) for start in range(0, size, columns)]
+
+
+def _cosine(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """1 - cos, with the interface of _MeanL1.
 
     In fp64: similar images have a cosine so near 1 that 1 - cos would keep few digits of an fp32 one.
     """
-
-    @staticmethod
-    def pieces(images: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        return (F.normalize(images.flatten(1).double(), dim=1),)
-
-    @staticmethod
-    def unit(images: Tensor) -> int:
-        return 1
-
-    @staticmethod
-    def paired(first: Tensor, second: Tensor) -> Tensor:
-        return 1 - (first * second).sum(1)
-
-    @staticmethod
-    def matrix(first: Tensor, second: Tensor) -> Tensor:
-        rows = torch.cat((first, second))
-        return 1 - rows @ rows.T
+    first, second = F.normalize(first.double(), dim=1), F.normalize(second.double(), dim=1)
+    rows = torch.cat((first, second))
+    return 1 - (first * second).sum(1), 1 - rows @ rows.T
 
 
-_DISTANCES = {'l1': _MeanL1, 'cosine': _Cosine}
-
-
-def _total(distances: Callable[[Tensor, Tensor], Tensor], first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    return torch.stack([distances(*pieces) for pieces in zip(first, second, strict=True)]).sum(0)
+_DISTANCES = {'l1': _MeanL1.apply, 'cosine': _cosine}
 
 
 def _check_images(sr: Tensor, head_srs: Sequence[Tensor]) -> None:

@@ -13,7 +13,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_clsd.config.check import OPTIMIZERS, SCHEDULERS
-from basicsr_clsd.config.schema import Loss, Options, Train
+from basicsr_clsd.config.schema import Component, Options, Train
 from basicsr_clsd.errors import NonFiniteLossError, UserError
 from basicsr_clsd.models.weights import load_weights, student_state
 
@@ -79,7 +79,7 @@ class SupervisedModel(BaseModel):
         if self.pixel_loss is None and self.perceptual_loss is None:
             raise UserError('train: no loss; give pixel_opt or perceptual_opt')
 
-    def _build_loss(self, section: Loss | None) -> nn.Module | None:
+    def _build_loss(self, section: Component | None) -> nn.Module | None:
         if section is None:
             return None
         try:

@@ -127,6 +127,12 @@ def test_arguments_must_be_those_of_the_constructor(options, changes, text):
             {'train': {'scheduler': {**COSINE, 'periods': [3, 4]}}},
             'train.scheduler.periods: their sum, 7, is less than train.total_iter, 8',
         ),
+        # Else told only when it is their turn.
+        ({'train': {'scheduler': {**COSINE, 'periods': 8}}}, 'train.scheduler.periods: must be a list of iterations'),
+        ({'train': {'scheduler': {'milestones': [2, 'x']}}}, 'train.scheduler.milestones: must be a list of'),
+        ({'train': {'scheduler': {'milestones': [2.5]}}}, 'train.scheduler.milestones: must be a list of iterations'),
+        ({'train': {'scheduler': {'gamma': 'half'}}}, "train.scheduler.gamma: must be a number, not 'half'"),
+        ({'train': {'optim_g': {'type': 'LBFGS', 'betas': None}}}, "train.optim_g.type: unknown name 'LBFGS'"),
     ],
 )
 def test_keys_must_fit_each_other(options, changes, text):
@@ -184,6 +190,13 @@ def test_warning_of_the_collapse(options, caplog, monkeypatch, train, warned):
     records = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(records) == int(warned)
     assert all('train.pixel_range: 1 with contrastive_opt.detach_teacher: false' in text for text in records)
+
+
+def test_perceptual_loss_has_its_own_weights(options):
+    perceptual = {'type': 'PerceptualLoss', 'layer_weights': {'conv5_4': 1}, 'perceptual_weight': 0.5}
+    check(options({'train': {'perceptual_opt': perceptual}}))
+    text = told(options({'train': {'perceptual_opt': {**perceptual, 'loss_weight': 1}}}))
+    assert text.startswith('train.perceptual_opt.loss_weight: PerceptualLoss has no such argument')
 
 
 def test_stock_basicsr_names_are_known(options):

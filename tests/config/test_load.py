@@ -269,6 +269,12 @@ def test_faults_name_the_file_that_holds_them_and_the_key(write, changes, told):
     assert message(write('top.yml', top)).startswith(f'run.yml: {told}')
 
 
+def test_unknown_key_is_told_before_the_missing_one_that_it_was_meant_for(write):
+    train = {key: value for key, value in TRAIN.items() if key != 'total_iter'}
+    text = message(write('run.yml', {**MINIMAL, 'train': {**train, 'totl_iter': 5}}))
+    assert text == "run.yml: train.totl_iter: unknown key (did you mean 'total_iter'?)"
+
+
 def test_file_of_a_fault_is_the_last_that_set_the_key(write):
     write('base.yml', {**MINIMAL, 'logger': {'print_freq': 5}})
     assert message(write('run.yml', {'base': 'base.yml', 'logger': {'print_freq': 0}})).startswith('run.yml: ')
