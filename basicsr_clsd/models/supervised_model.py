@@ -48,7 +48,7 @@ class SupervisedModel(BaseModel):
         section, path = self.options.network_g, self.options.path
         try:
             network = build_network(section.as_dict())
-        except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        except (TypeError, ValueError, AssertionError, RuntimeError, LookupError) as error:
             raise UserError(f'network_g: {section.type} cannot be built: {error}') from error
         if path.pretrain_network_g is not None:
             load_weights(network, path.pretrain_network_g, path.param_key_g, path.strict_load_g)
@@ -66,7 +66,7 @@ class SupervisedModel(BaseModel):
         parameters = [parameter for parameter in self.net_g.parameters() if parameter.requires_grad]
         try:
             optimizer = OPTIMIZERS[train.optim_g.type](parameters, **train.optim_g.arguments())
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, LookupError) as error:
             raise UserError(f'train.optim_g: {error}') from error
         try:
             scheduler = SCHEDULERS[train.scheduler.type](optimizer, **train.scheduler.arguments())

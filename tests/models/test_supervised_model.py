@@ -168,3 +168,20 @@ def test_non_finite_gradient_of_a_finite_loss_changes_nothing(make_model, make_b
 def test_heads_to_validate_must_be_there(make_model):
     with pytest.raises(UserError, match='val.heads: EDSR has no heads'):
         make_model({**baseline(), 'val': {'heads': True}})
+
+
+@pytest.mark.parametrize(
+    ('network', 'key'),
+    [({'num_feat': -1}, 'network_g'), ({'rgb_mean': [0.5, 0.5]}, 'network_g')],
+)
+def test_arguments_that_no_network_can_have_are_told_in_one_line(make_model, network, key):
+    changes = baseline()
+    changes['network_g'] |= network
+    with pytest.raises(UserError, match=f'^{key}: EDSR cannot be built: ') as told:
+        make_model(changes)
+    assert '\n' not in str(told.value)
+
+
+def test_optimizer_arguments_are_told_in_one_line(make_model):
+    with pytest.raises(UserError, match='^train.optim_g: '):
+        make_model(baseline(optim_g={'type': 'Adam', 'lr': 1e-3, 'betas': [0.9]}))
