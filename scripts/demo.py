@@ -44,7 +44,7 @@ def run(*command: str | Path) -> None:
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--iterations', type=int, default=1500, help='training iterations (default: %(default)s)')
+    parser.add_argument('--iterations', type=int, default=1000, help='training iterations (default: %(default)s)')
     parser.add_argument('--output', type=Path, default=REPOSITORY, help='where experiments/ and results/ are written')
     arguments = parser.parse_args()
     if arguments.iterations < 1:

@@ -30,7 +30,7 @@ def count(weights: Mapping[str, Tensor]) -> int:
     return sum(value.numel() for value in weights.values())
 
 
-# The structure of METHODS.md, sections 1 and 2, from a state dict.
+# The structure of EDSR and of the heads, from a state dict.
 
 
 def conv(weights: Mapping[str, Tensor], key: str, x: Tensor) -> Tensor:

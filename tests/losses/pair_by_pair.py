@@ -42,11 +42,11 @@ def plain_loss(sr, head_srs, negatives=('cross', 'intra'), distance='l1', reduct
     return total
 
 
-def make_images(count=4, heads=3, shape=(3, 6, 5), dtype=torch.float64, seed=0):
+def make_images(count=4, heads=3, shape=(3, 6, 5), dtype=torch.float64, seed=0, noise=0.1):
     """A student's output and those of heads near it, leaves that ask for a gradient."""
     generator = torch.Generator().manual_seed(seed)
     sr = torch.rand(count, *shape, dtype=dtype, generator=generator)
-    head_srs = [sr + 0.1 * torch.randn(sr.shape, dtype=dtype, generator=generator) for _ in range(heads)]
+    head_srs = [sr + noise * torch.randn(sr.shape, dtype=dtype, generator=generator) for _ in range(heads)]
     return sr.requires_grad_(), [head_sr.requires_grad_() for head_sr in head_srs]
 
 

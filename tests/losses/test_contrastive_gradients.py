@@ -137,3 +137,9 @@ def test_fp32_agrees_with_fp64_at_the_size_of_training(count, size):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     (grad,), (expected_grad,) = torch.autograd.grad(loss, head_srs), torch.autograd.grad(expected, doubles)
     assert (grad - expected_grad).abs().max() <= 1e-6 * expected_grad.abs().max()
+
+
+def test_the_cosine_of_near_images_keeps_its_digits():
+    sr, head_srs = make_images(3, shape=(3, 32, 32), dtype=torch.float32, noise=0.003)
+    expected = plain_loss(sr.double(), [head_sr.double() for head_sr in head_srs], distance='cosine')
+    assert ContrastiveLoss(distance='cosine')(sr, head_srs).item() == pytest.approx(expected.item(), rel=1e-6)

@@ -78,7 +78,7 @@ def test_eps_is_added_to_the_denominator():
 @pytest.mark.parametrize(
     ('negatives', 'pairs'),
     [
-        # for all N anchors of a head together; METHODS: 2 N (N - 1) for the paper's choice
+        # for all N anchors of a head together; 2 N (N - 1) for the paper's choice
         (('cross', 'intra'), lambda n: 2 * n * (n - 1)),
         (('cross',), lambda n: n * (n - 1)),
         (('intra',), lambda n: n * (n - 1)),

@@ -25,7 +25,7 @@ def step(model, batch, iteration=1):
 
 
 def rho(first, second):
-    """The distance of METHODS.md between two images in [0, 1]: mean absolute difference in 8-bit units."""
+    """The distance between two images in [0, 1]: mean absolute difference in 8-bit units."""
     return 255 * (first.double() - second.double()).abs().mean().item()
 
 
