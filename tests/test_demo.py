@@ -20,8 +20,9 @@ def test_demo_trains_tests_and_says_where_everything_is(tmp_path):
         rows = list(csv.DictReader(file))
     assert {row['method'] for row in rows} == {'bicubic', 'demo'}
     # What the field's bicubic gives on the two photos: the photos, their LR images and the protocol are as they were.
-    bicubic = {row['image']: float(row['value']) for row in rows if (row['method'], row['metric']) == ('bicubic', 'psnr')}
-    assert round(bicubic['mean'], 2) == 33.48
+    key = {'method': 'bicubic', 'image': 'mean', 'metric': 'psnr'}
+    (mean,) = (float(row['value']) for row in rows if key.items() <= row.items())
+    assert round(mean, 2) == 33.48
 
 
 def test_demo_refuses_no_iterations():
