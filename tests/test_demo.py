@@ -1,9 +1,11 @@
 import csv
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
-from conftest import REPO
+
+REPO = Path(__file__).resolve().parents[1]
 
 
 def test_demo_trains_tests_and_says_where_everything_is(tmp_path):
