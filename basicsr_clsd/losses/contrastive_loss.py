@@ -158,7 +158,7 @@ class _MeanL1(torch.autograd.Function):
         for columns in _pieces(first):
             rows = torch.cat((first[:, columns], second[:, columns]))
             pairs.append(F.pdist(rows, p=1))
-            paired.append((first[:, columns] - second[:, columns]).abs().sum(1))
+            paired.append((rows[: len(first)] - rows[len(first) :]).abs_().sum(1))
         above, below = torch.triu_indices(count, count, 1, device=first.device)
         distances = first.new_zeros(count, count)
         distances[above, below] = torch.stack(pairs).sum(0) / size
@@ -177,12 +177,12 @@ class _MeanL1(torch.autograd.Function):
         for columns in _pieces(first):
             rows = torch.cat((first[:, columns], second[:, columns]))
             sign = (rows[:count] - rows[count:]).sign_()
-            for grad, these, slope in ((grads[0], slice(count), sign), (grads[1], slice(count, None), -sign)):
+            for grad, these, side in ((grads[0], slice(count), 1), (grads[1], slice(count, None), -1)):
                 if grad is not None:
                     weights = of_distances[these]
                     # The last argument is for the distances, which the gradient of an l1 norm has no use for.
                     grad[:, columns] = torch.ops.aten._cdist_backward(weights, rows[these], rows, 1.0, weights)
-                    grad[:, columns] += of_paired * slope
+                    grad[:, columns].addcmul_(of_paired, sign, value=side)
         return grads[0], grads[1]
 
 
