@@ -39,8 +39,10 @@ setup(
         'matplotlib',  # figures of the benchmark reports
     ],
     extras_require={
+        'wandb': ['wandb'],  # BasicSR's logger.wandb
         'dev': [
             'pytest',  # runs the tests
+            'wandb',  # its test runs offline
             'hypothesis',  # generates the inputs of property tests
             'ruff',  # lints
             'pyright[nodejs]',  # checks types; brings the Node.js it runs on

@@ -2,17 +2,22 @@
 
 import argparse
 import logging
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
-from basicsr_clsd.errors import NonFiniteLossError, UserError
+from basicsr_clsd.errors import NonFiniteLossError, PeerError, StopRequested, UserError, exit_code
 
-USER_MISTAKE = 2
-FAILURE = 1
+if TYPE_CHECKING:
+    from basicsr_clsd.config import Options
+    from basicsr_clsd.distributed import Processes
+
 INTERRUPTED = 130
+OUT_OF_MEMORY = ('out of memory', "can't allocate memory", 'not enough memory')  # CUDA's and the CPU allocator's words
+LOST_PEER = ('gloo/transport', 'Connection closed by peer', 'NCCL')
 FILE_WIDTH = 1000
 
 
@@ -27,40 +32,65 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='override options, as in train:optim_g:lr=1e-4; values are YAML',
     )
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='several processes: not yet supported'
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm'],
+        default='none',
+        help='what started the processes; torchrun is recognised by itself',
     )
 
 
-def refuse_launcher(arguments: argparse.Namespace) -> None:
-    """Raise a :class:`UserError` where several processes were asked for: each would do the whole, in one folder."""
-    if arguments.launcher != 'none':
-        raise UserError(f'--launcher {arguments.launcher}: several processes are not yet supported; leave it out')
-    if os.environ.get('WORLD_SIZE', '1') != '1':
-        raise UserError('WORLD_SIZE: several processes are not yet supported; start one, without torchrun')
+@contextmanager
+def processes(arguments: argparse.Namespace, options: 'Options', console: Console) -> Iterator['Processes']:
+    """Join the other processes of the run; one of them speaks."""
+    # Imported here so that --help and a mistyped argument need not wait for torch.
+    import torch  # noqa: PLC0415
+
+    from basicsr_clsd import distributed  # noqa: PLC0415
+    from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
+
+    gpu = torch.cuda.is_available() and options.num_gpu != 0
+    with distributed.processes(arguments.launcher, options.dist_params.timeout, gpu) as joined:
+        set_up_console(console, joined.main)
+        yield joined
 
 
 def run(main: Callable[[Console], None]) -> None:
-    """Run a command: a user's mistake ends in one line on stderr and exit code 2, an error of the disk in 1."""
+    """Run a command; what ends it is told in one line on stderr.
+
+    Exit code 2: a mistake of the user's. 1: the disk, memory, or a loss that is not finite. 130, 143: SIGINT, SIGTERM.
+    """
     # A file or a pipe has no width, and the usual 80 columns would break tables.
     console = Console(soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
     try:
         main(console)
-    except UserError as error:
-        _end(str(error), USER_MISTAKE)
-    except (OSError, NonFiniteLossError) as error:
-        _end(str(error), FAILURE)
+    except (StopRequested, PeerError) as error:
+        _end('' if isinstance(error, PeerError) else str(error), error.exit_code)
+    except (UserError, OSError, NonFiniteLossError) as error:
+        _end(str(error), exit_code(error))
     except KeyboardInterrupt:
         _end('interrupted', INTERRUPTED)
+    except RuntimeError as error:
+        if any(text in str(error) for text in OUT_OF_MEMORY):
+            message = (
+                'out of memory: lower datasets.train.batch_size_per_gpu (with train.accumulate the global batch '
+                'stays) or gt_size, or set train.precision: bf16'
+            )
+        elif any(text in str(error) for text in LOST_PEER):
+            message = f'another process of the run has ended or does not answer: {str(error).splitlines()[0]}'
+        else:
+            raise
+        _end(message, exit_code(error))
 
 
-def _end(message: str, code: int) -> None:
-    lines = message.strip().splitlines() or ['']
-    if 'Traceback (most recent call last)' in message:
-        # A loader process's error arrives with its traceback before it; the last line is the message.
-        lines = [lines[-1].removeprefix(f'{UserError.__module__}.{UserError.__name__}: ')]
-    line = ' '.join(lines)
-    for handler in logging.getLogger('basicsr').handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(logging.makeLogRecord({'levelno': logging.ERROR, 'levelname': 'ERROR', 'msg': line}))
-    sys.stderr.write(f'error: {line}\n')
+def _end(message: str, code: int) -> NoReturn:
+    if message:
+        lines = message.strip().splitlines()
+        if 'Traceback (most recent call last)' in message:
+            # A loader process's error arrives with its traceback before it; the last line is the message.
+            lines = [lines[-1].removeprefix(f'{UserError.__module__}.{UserError.__name__}: ')]
+        line = ' '.join(lines)
+        for handler in logging.getLogger('basicsr').handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handle(logging.makeLogRecord({'levelno': logging.ERROR, 'levelname': 'ERROR', 'msg': line}))
+        sys.stderr.write(f'error: {line}\n')
     sys.exit(code)

@@ -1,8 +1,10 @@
 """Files that are whole or not there."""
 
+import errno
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,7 +45,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
 
 def save(content: Any, path: Path) -> None:
-    """``torch.save``, atomically; a full disk is an ``OSError`` here too."""
+    """``torch.save``, atomically; a disk that is full, or too full for the content, is an ``OSError``."""
+    needed = tensor_bytes(content)
+    try:
+        free = shutil.disk_usage(path.parent).free
+    except OSError:
+        free = needed  # writing will tell what is wrong
+    if free < needed:
+        raise OSError(errno.ENOSPC, f'needs {needed / 2**20:.0f} MiB and the disk has {free / 2**20:.0f}', str(path))
 
     def write(file: IO[bytes]) -> None:
         try:
@@ -52,6 +61,17 @@ def save(content: Any, path: Path) -> None:
             raise OSError(f'{path}: {str(error).splitlines()[0]}') from error
 
     write_atomically(path, write)
+
+
+def tensor_bytes(content: Any) -> int:
+    """Memory of all tensors in nested containers: nearly the size of the file that holds them."""
+    if isinstance(content, torch.Tensor):
+        return content.nbytes
+    if isinstance(content, Mapping):
+        content = content.values()
+    elif not isinstance(content, list | tuple):
+        return 0
+    return sum(tensor_bytes(part) for part in content)
 
 
 def write_image(image: NDArray[np.uint8], path: Path) -> None:

@@ -27,17 +27,24 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
     from basicsr_clsd.evaluation.benchmark import Benchmark  # noqa: PLC0415
 
     set_up_console(console)
-    command.refuse_launcher(arguments)
     options = load(arguments.opt, arguments.force_yml)
     options.train = None
     check(options, testing=True)
     if options.path.pretrain_network_g is None:
         raise UserError(f'{arguments.opt}: path.pretrain_network_g: missing; testing needs weights')
-    model = build_model(options)
-    sets = {str(section.name): build_dataset(options, section, 'test') for _, section in options.sets('test', 'val')}
-    benchmark = Benchmark(options, model, sets)
-    benchmark.run(console)
-    console.print(f'Tables and per-image values: {benchmark.folder}', markup=False)
+    with command.processes(arguments, options, console) as processes:
+        with processes.together():
+            model = build_model(options)
+            sets = processes.main_first(
+                lambda: {
+                    str(section.name): build_dataset(options, section, 'test')
+                    for _, section in options.sets('test', 'val')
+                }
+            )
+            benchmark = Benchmark(options, model, sets, processes)
+        benchmark.run(console)
+        if processes.main:
+            console.print(f'Tables and per-image values: {benchmark.folder}', markup=False)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """Train a network: ``python basicsr_clsd/train.py -opt options/train_CLSD_x4.yml``."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -29,13 +30,17 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
     from basicsr_clsd.engine.trainer import Trainer  # noqa: PLC0415
 
     set_up_console(console)
-    command.refuse_launcher(arguments)
     overrides = [*arguments.force_yml, *(DEBUG_OVERRIDES if arguments.debug else ())]
     options = load(arguments.opt, overrides)
     if arguments.debug:
         options.name += '_debug'
     check(options)
-    Trainer(options, console, arguments.auto_resume).run()
+    # torchrun starts the processes of a run again when one of them was killed.
+    restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0
+    with command.processes(arguments, options, console) as processes:
+        with processes.together():
+            trainer = Trainer(options, console, processes, arguments.auto_resume or restarted)
+        trainer.run()
 
 
 if __name__ == '__main__':

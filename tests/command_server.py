@@ -1,8 +1,8 @@
 """Starts this project's commands in a moment: imports once what they import, then forks for each of them.
 
-Reads one JSON object a line from standard input and answers with the exit code of the command (negative: the signal
-that ended it). The forked process runs the command's file as ``__main__`` in a session of its own, and may be told to
-have an accident on the way: see :func:`arrange`.
+Reads one JSON object a line from standard input and answers with the exit codes of the command's processes (negative:
+the signal that ended one). A forked process runs the command's file as ``__main__`` in a session of its own, and may be
+told to have an accident on the way: see :func:`arrange`.
 """
 
 import atexit
@@ -14,6 +14,8 @@ import resource
 import runpy
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,12 +32,14 @@ def main() -> None:
         importlib.import_module(name)
     gc.freeze()  # a forked process need not look through all of this for garbage
     for line in sys.stdin:
-        job = json.loads(line)
-        child = os.fork()
-        if not child:
-            os._exit(become(job))  # taking everything down that was imported would last longer than the command
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(f'{os.waitstatus_to_exitcode(status)}\n')
+        children = []
+        for process in json.loads(line):
+            child = os.fork()
+            if not child:
+                os._exit(become(process))  # taking everything down that was imported would last longer than it
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        sys.stdout.write(f'{json.dumps(codes)}\n')
         sys.stdout.flush()
     os._exit(0)
 
@@ -78,6 +82,8 @@ def arrange(
     half_written: str | None = None,
     path: str | None = None,
     file_limit: int | None = None,
+    signal_number: int | None = None,
+    nan_at: int | None = None,
 ) -> None:
     """Prepare an accident.
 
@@ -86,8 +92,10 @@ def arrange(
         count_to: File to write the number of all those events to, at the end.
         before: ``os.replace`` or ``os.fsync``: be killed when it is about to be applied to the file ``path``.
         half_written: Be killed when this file has some content, before the next function call.
-        path: See ``before``.
+        path: See ``before`` and ``signal_number``.
         file_limit: No file may become larger than this many bytes, as on a full disk.
+        signal_number: Get this signal when the file ``path`` is there.
+        nan_at: ``FaultyLoss``, an L1 loss, is NaN when it is called for the time of this number; 0: never.
     """
     if at_event is not None or count_to is not None:
         watch(at_event, count_to)
@@ -98,6 +106,31 @@ def arrange(
         setattr(os, name, deadly(getattr(os, name), str(path)))
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    if signal_number is not None:
+        threading.Thread(target=get_signal, args=(signal_number, Path(str(path))), daemon=True).start()
+    if nan_at is not None:
+        register_faulty_loss(nan_at)
+
+
+def get_signal(number: int, path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), number)
+
+
+def register_faulty_loss(nan_at: int) -> None:
+    from basicsr.losses.basic_loss import L1Loss  # noqa: PLC0415  (basicsr_clsd must have been imported)
+    from basicsr.utils.registry import LOSS_REGISTRY  # noqa: PLC0415
+
+    class FaultyLoss(L1Loss):
+        calls = 0
+
+        def forward(self, *args, **kwargs):
+            self.calls += 1
+            loss = super().forward(*args, **kwargs)
+            return loss * float('nan') if self.calls == nan_at else loss
+
+    LOSS_REGISTRY.register(FaultyLoss)
 
 
 def watch(at_event: int | None, count_to: str | None) -> None:

@@ -5,6 +5,7 @@ import os
 os.environ['OMP_NUM_THREADS'] = '1'  # before torch is imported; programs that the tests start inherit it
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -172,7 +173,7 @@ class CommandServer:
     """Runs commands without their seconds of imports; see ``command_server.py``."""
 
     def __init__(self, folder: Path) -> None:
-        self.out, self.err = folder / 'out', folder / 'err'
+        self.folder = folder
         self.process = subprocess.Popen(
             [sys.executable, str(REPO / 'tests' / 'command_server.py'), *IMPORTED_BY_COMMANDS],
             stdin=subprocess.PIPE,
@@ -180,16 +181,20 @@ class CommandServer:
             text=True,
         )
 
-    def run(self, argv: list[str], cwd: Path, env: Mapping[str, str], accident: Mapping[str, Any]) -> Ended:
-        streams = {'out': str(self.out), 'err': str(self.err)}
-        job = {'argv': argv, 'cwd': str(cwd), 'env': dict(env), 'accident': dict(accident), **streams}
+    def run(self, processes: list[dict[str, Any]]) -> list[Ended]:
+        """Run processes, each with ``argv``, ``cwd``, ``env`` and ``accident``, together to their ends."""
+        streams = [[self.folder / f'{name}{number}' for name in ('out', 'err')] for number in range(len(processes))]
+        job = [
+            {**process, 'out': str(out), 'err': str(err)}
+            for process, (out, err) in zip(processes, streams, strict=True)
+        ]
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps(job) + '\n')
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         assert answer, 'the server ended: a command cannot be imported'
-        out, err = (path.read_text(encoding='utf-8', errors='replace') for path in (self.out, self.err))
-        return Ended(int(answer), out, err)
+        texts = [[path.read_text(encoding='utf-8', errors='replace') for path in pair] for pair in streams]
+        return [Ended(code, out, err) for code, (out, err) in zip(json.loads(answer), texts, strict=True)]
 
 
 @pytest.fixture(scope='session')
@@ -219,11 +224,46 @@ def run_command(command_server: CommandServer) -> Callable[..., Ended]:
         argv = [str(REPO / 'basicsr_clsd' / f'{command}.py'), '-opt', str(opt), *arguments]
         cwd, env = cwd or opt.parent, env or os.environ
         if not fresh:
-            return command_server.run(argv, cwd, env, accident)
+            process = {'argv': argv, 'cwd': str(cwd), 'env': dict(env), 'accident': accident}
+            return command_server.run([process])[0]
         ended = subprocess.run(
             [sys.executable, *argv], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300
         )
         return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def run_processes(command_server: CommandServer) -> Callable[..., list[Ended]]:
+    """``run_processes('train', opt, count, *arguments)``: runs a command in several processes as torchrun starts them.
+
+    Keywords: ``slurm`` (as srun starts them), and for the process of rank 1 alone those of ``command_server.arrange``;
+    ``everywhere`` is such an accident of all.
+    """
+
+    def run(
+        command: str,
+        opt: Path,
+        count: int,
+        *arguments: str,
+        slurm: bool = False,
+        everywhere: Mapping[str, Any] | None = None,
+        **accident: Any,
+    ) -> list[Ended]:
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            address = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(server.getsockname()[1])}
+        argv = [str(REPO / 'basicsr_clsd' / f'{command}.py'), '-opt', str(opt), *arguments]
+        processes = []
+        for rank in range(count):
+            numbers = {'RANK': rank, 'LOCAL_RANK': rank, 'WORLD_SIZE': count}
+            if slurm:
+                numbers = {'SLURM_PROCID': rank, 'SLURM_LOCALID': rank, 'SLURM_NTASKS': count, 'SLURM_NODELIST': 'here'}
+            env = {**os.environ, **address, **{name: str(value) for name, value in numbers.items()}}
+            launcher = ['--launcher', 'slurm' if slurm else 'pytorch']
+            happens = {**(everywhere or {}), **(accident if rank == 1 else {})}
+            processes.append({'argv': argv + launcher, 'cwd': str(opt.parent), 'env': env, 'accident': happens})
+        return command_server.run(processes)
 
     return run
 

@@ -1,5 +1,6 @@
 """What a schema cannot see: names in registries, arguments of constructors, and keys that must fit each other."""
 
+import importlib.util
 import inspect
 import logging
 from collections.abc import Callable, Iterable
@@ -122,10 +123,26 @@ def _check_training(options: Options) -> None:
             _check_component(loss, entries(LOSS_REGISTRY), f'train.{key}')
     if train.contrastive_opt is not None and dataset.batch_size_per_gpu == 1:
         raise UserError('datasets.train.batch_size_per_gpu: 1 is too few: a contrastive term compares images')
-    if options.logger.wandb and any(options.logger.wandb.values()):
-        raise UserError('logger.wandb: Weights & Biases is not supported; use_tb_logger writes TensorBoard curves')
+    contrastive = train.contrastive_opt
+    if contrastive is not None and contrastive.across_accumulation and train.accumulate > 1:
+        raise UserError(
+            'train.contrastive_opt.across_accumulation: the outputs of earlier micro-batches are gone when a later one '
+            'is computed; use accumulate: 1 and more processes, or leave the negatives to each micro-batch'
+        )
+    if train.precision == 'fp16' and not hasattr(torch.amp, 'GradScaler'):
+        raise UserError('train.precision: fp16 needs torch 2.3 or newer; bf16 does not')
+    _check_wandb(options)
     _check_best(options)
     _warn_of_collapse(train)
+
+
+def _check_wandb(options: Options) -> None:
+    if options.logger.wandb.project is None:
+        return
+    if not options.logger.use_tb_logger:
+        raise UserError('logger.wandb: gets what TensorBoard gets; set logger.use_tb_logger: true')
+    if importlib.util.find_spec('wandb') is None:
+        raise UserError('logger.wandb: Weights & Biases is not installed; pip install wandb, or leave project out')
 
 
 def _check_best(options: Options) -> None:

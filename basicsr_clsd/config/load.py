@@ -144,11 +144,11 @@ def parse_override(text: str) -> dict[str, Any]:
     keys, equals, value = text.partition('=')
     names = [name.strip() for name in keys.split(':')]
     if not equals or not all(names):
-        raise UserError(f"{COMMAND_LINE} {text}: expected key:key=value, as in train:optim_g:lr=1e-4")
+        raise UserError(f'{COMMAND_LINE} {text}: expected key:key=value, as in train:optim_g:lr=1e-4')
     try:
         nested: Any = parse_yaml(value)
     except yaml.YAMLError as error:
-        raise UserError(f"{COMMAND_LINE} {text}: the value is not valid YAML") from error
+        raise UserError(f'{COMMAND_LINE} {text}: the value is not valid YAML') from error
     for name in reversed(names):
         nested = {name: nested}
     return nested

@@ -18,8 +18,11 @@ SECTIONS = (
     ('`val`', schema.Validation),
     ('`val.best`', schema.Best),
     ('`logger`', schema.Logger),
+    ('`logger.wandb`', schema.Wandb),
+    ('`dist_params`', schema.Distribution),
     ('A loss: `train.*_opt`', schema.Loss),
     ('`train.self_distill_opt` has also', schema.SelfDistillLoss),
+    ('`train.contrastive_opt` has also', schema.ContrastiveTerm),
 )
 INTRODUCTION = """# Options
 
@@ -45,7 +48,7 @@ def markdown() -> str:
     """The whole text of ``options/README.md``."""
     parts = [INTRODUCTION]
     for title, section in SECTIONS:
-        inherited = set(schema.Loss.model_fields) if section is schema.SelfDistillLoss else set()
+        inherited = schema.Loss.model_fields if section.__base__ is schema.Loss else {}
         rows = [_row(name, info) for name, info in section.model_fields.items() if name not in inherited]
         head = ['| key | value | default | meaning |', '| --- | --- | --- | --- |']
         parts.append('\n'.join([f'## {title}', '', *head, *rows, '']))

@@ -88,6 +88,28 @@ class SelfDistillLoss(Loss):
         return {key: value for key, value in super().arguments().items() if key != 'detach_teacher'}
 
 
+class ContrastiveTerm(Loss):
+    """L_CS: the contrastive ratio."""
+
+    across_accumulation: bool = Field(
+        default=False, description='negatives from all micro-batches of an iteration; refused with `accumulate` > 1'
+    )
+
+    def arguments(self) -> dict[str, Any]:
+        """The loss's own arguments; ``across_accumulation`` is the engine's."""
+        return {key: value for key, value in super().arguments().items() if key != 'across_accumulation'}
+
+
+class Distribution(Section):
+    """How several processes find each other and wait."""
+
+    backend: str | None = Field(default=None, description='accepted; nccl with GPUs, else gloo')
+    port: int | None = Field(default=None, description='accepted; `MASTER_PORT` decides')
+    timeout: float = Field(
+        default=30, gt=0, description='minutes that a process waits for the others before it fails (new key)'
+    )
+
+
 class IoBackend(Section):
     """How images are stored."""
 
@@ -172,15 +194,26 @@ class Train(Section):
     self_distill_opt: SelfDistillLoss | None = Field(
         default=None, description='L_SD: heads against the student, mean over heads (new key)'
     )
-    contrastive_opt: Loss | None = Field(default=None, description='L_CS: contrastive ratio, sum over heads (new key)')
+    contrastive_opt: ContrastiveTerm | None = Field(
+        default=None, description='L_CS: contrastive ratio, sum over heads (new key)'
+    )
     pixel_range: float | None = Field(
         default=None,
         gt=0,
         description='images in [0, 1] are multiplied by this in every loss; default 255; for BasicSR models 1 (new)',
     )
-    log_grad_norms: Count = Field(
-        default=0,
-        description="every so many iterations, log the norm of each term's gradient in the trunk; 0: never (new key)",
+    accumulate: PositiveInt = Field(
+        default=1, description='micro-batches of an iteration, whose gradients are averaged (new key)'
+    )
+    precision: Literal['fp32', 'bf16', 'fp16'] = Field(
+        default='fp32', description='of the networks; ends of the network and losses stay in fp32 (new key)'
+    )
+    channels_last: bool = Field(default=False, description='memory format of networks and images (new key)')
+    compile: bool = Field(default=False, description='compile the network with `torch.compile` (new key)')
+    tf32: bool = Field(default=False, description='TensorFloat-32 in convolutions and products on a GPU (new key)')
+    skip_limit: PositiveInt = Field(
+        default=10,
+        description='stop after so many skipped steps (loss or gradient not finite) in a row (new key)',
     )
 
 
@@ -221,6 +254,13 @@ class Validation(Section):
     grids: bool = Field(default=False, description='accepted; not used for images')
 
 
+class Wandb(Section):
+    """Weights & Biases, which gets what TensorBoard gets."""
+
+    project: str | None = Field(default=None, description='name of the project; left out: not used')
+    resume_id: str | None = Field(default=None, description='ID of the run to go on with; default that of this run')
+
+
 class Logger(Section):
     """What is written down, and how often."""
 
@@ -228,11 +268,13 @@ class Logger(Section):
     save_checkpoint_freq: PositiveInt = Field(
         default=5000, description='save state and weights every so many iterations'
     )
+    grad_norm_freq: Count = Field(
+        default=0,
+        description="every so many iterations, log the norm of each term's gradient in the trunk; 0: never (new key)",
+    )
     keep_states: PositiveInt = Field(default=2, description='how many training states are kept (new key)')
     use_tb_logger: bool = Field(default=True, description='write TensorBoard curves')
-    wandb: dict[str, Any] | None = Field(
-        default=None, description='accepted if empty; Weights & Biases is not supported'
-    )
+    wandb: Wandb = Field(default_factory=Wandb, description='copy the curves to Weights & Biases (`pip install wandb`)')
 
 
 def _gpus(value: object) -> object:
@@ -260,8 +302,10 @@ class Options(Section):
     train: Train | None = None
     val: Validation = Field(default_factory=Validation)
     logger: Logger = Field(default_factory=Logger)
-    dist_params: dict[str, Any] | None = Field(default=None, description='accepted; the launcher is detected')
-    find_unused_parameters: bool = Field(default=False, description='accepted; for distributed training')
+    dist_params: Distribution = Field(default_factory=Distribution)
+    find_unused_parameters: bool = Field(
+        default=False, description='several processes: some parameters get no gradient in some iterations'
+    )
 
     @model_validator(mode='after')
     def _fill_in(self) -> 'Options':

@@ -1,8 +1,11 @@
 """LR images made from HR images, once, and kept beside them."""
 
+import fcntl
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from basicsr_clsd.data.image_store import FolderStore
@@ -45,22 +48,39 @@ def make_lr(gt: FolderStore, names: list[str], scale: int, cache: Path) -> dict[
         if lr_name in by_lr:
             raise UserError(f'{gt.root}: {by_lr[lr_name]} and {name} would share one LR image; rename one')
         by_lr[lr_name] = name
-    manifest = _read_manifest(cache)
     stamps = {name: _stamp(gt.root / name) for name in names}
-    todo = [n for n in names if manifest.get(n) != stamps[n] or not (cache / lr_names[n]).is_file()]
-    if not todo:
+
+    def missing() -> list[str]:
+        manifest = _read_manifest(cache)
+        return [n for n in names if manifest.get(n) != stamps[n] or not (cache / lr_names[n]).is_file()]
+
+    if not missing():
         return lr_names
-    logging.getLogger('basicsr').info(f'Making {len(todo)} LR images (x{scale}, MATLAB bicubic) in {cache}')
     try:
-        for count, name in enumerate(todo, start=1):
-            _write_lr(gt, name, scale, cache / lr_names[name])
-            manifest[name] = stamps[name]
-            if count % 50 == 0 or count == len(todo):
-                write_text(json.dumps(manifest, indent=0), cache / MANIFEST)
+        with _locked(cache):
+            todo, manifest = missing(), _read_manifest(cache)  # another run may have made them meanwhile
+            logging.getLogger('basicsr').info(f'Making {len(todo)} LR images (x{scale}, MATLAB bicubic) in {cache}')
+            for count, name in enumerate(todo, start=1):
+                _write_lr(gt, name, scale, cache / lr_names[name])
+                manifest[name] = stamps[name]
+                if count % 50 == 0 or count == len(todo):
+                    write_text(json.dumps(manifest, indent=0), cache / MANIFEST)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f'{cache}: LR images cannot be written ({reason}); set lq_cache to another folder') from error
     return lr_names
+
+
+@contextmanager
+def _locked(cache: Path) -> Iterator[None]:
+    """Keep other processes that would fill the same cache waiting; a lock ends with its process, however that ends."""
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = os.open(cache, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _write_lr(gt: FolderStore, name: str, scale: int, target: Path) -> None:

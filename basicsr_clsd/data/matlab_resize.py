@@ -52,9 +52,7 @@ def _resize_rows(
     return out.reshape(out_length, *image.shape[1:])
 
 
-def matlab_resize(
-    image: NDArray, scale: float, *, antialias: bool = True, border: Border = 'replicate'
-) -> NDArray:
+def matlab_resize(image: NDArray, scale: float, *, antialias: bool = True, border: Border = 'replicate') -> NDArray:
     """Resize as MATLAB's ``imresize(image, scale, 'bicubic')`` does: rows first, then columns, in float64.
 
     A uint8 image is rounded (half up) and clipped after each of the two passes, as MATLAB does; with the border rule

@@ -13,8 +13,8 @@ from basicsr_clsd.errors import UserError
 from basicsr_clsd.files import save
 from basicsr_clsd.models.weights import read_file
 
-VERSION = 1
-KEYS = frozenset({'version', 'iter', 'model', 'random', 'best', 'options'})
+VERSION = 2
+KEYS = frozenset({'version', 'iter', 'model', 'random', 'best', 'options', 'world'})
 
 
 class States:

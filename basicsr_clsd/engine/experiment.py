@@ -3,6 +3,9 @@
 import json
 import logging
 import platform
+import re
+import resource
+import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,7 +71,7 @@ class Experiment:
 
         Args:
             resuming: Go on in the folders that are there.
-            iteration: Iteration that the run goes on from; metrics of later ones are dropped, they will come again.
+            iteration: Iteration that the run goes on from; metrics and log lines of later ones are dropped.
         """
         try:
             if not resuming:
@@ -79,21 +82,27 @@ class Experiment:
             for folder in (self.root, self.models, self.states, self.visualization):
                 folder.mkdir(parents=True, exist_ok=True)
             write_resolved(self.options, self.root / f'{self.options.name}.yml')
-            self._drop_later_metrics(iteration)
+            self._drop_later_lines(iteration)
         except OSError as error:
             raise UserError(f'{error.filename or self.root}: cannot be written: {error.strerror}') from error
 
-    def _drop_later_metrics(self, iteration: int) -> None:
-        if not self._metrics_file.exists():
-            return
-        kept = []
-        for line in self._metrics_file.read_text(encoding='utf-8').splitlines():
+    def _drop_later_lines(self, iteration: int) -> None:
+        """Take the lines of later iterations, which will come again, out of metrics and log."""
+
+        def metric_stays(line: str) -> bool:
             try:
-                if json.loads(line)['iter'] <= iteration:
-                    kept.append(line + '\n')
+                return json.loads(line)['iter'] <= iteration
             except (ValueError, KeyError, TypeError):
-                continue  # the line that a kill cut off
-        write_text(''.join(kept), self._metrics_file)
+                return False  # the line that a kill cut off
+
+        def log_stays(line: str) -> bool:
+            of = re.search(r'\b(?:iter|Iteration) ([\d,]+)', line)
+            return of is None or int(of[1].replace(',', '')) <= iteration
+
+        for path, stays in ((self._metrics_file, metric_stays), (self.log_file, log_stays)):
+            if path.is_file():
+                lines = path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True)
+                write_text(''.join(line for line in lines if stays(line)), path)
 
     def record(self, iteration: int, dataset: str, values: dict[str, float]) -> None:
         """Append validation results to ``metrics.jsonl``, one line per metric."""
@@ -108,13 +117,35 @@ class Experiment:
         """TensorBoard's writer, which drops what it had after ``iteration``; None if it was not asked for."""
         if not self.options.logger.use_tb_logger:
             return None
+        self._open_wandb()
         return SummaryWriter(str(self.tb), purge_step=iteration + 1)
 
+    def _open_wandb(self) -> None:
+        """Let Weights & Biases copy what TensorBoard gets; a resumed run goes on under the ID that it had."""
+        section = self.options.logger.wandb
+        if section.project is None:
+            return
+        import wandb  # noqa: PLC0415  (an extra that few runs use)
 
-def set_up_console(console: Console) -> logging.Logger:
-    """Let BasicSR's logger, which its builders use as well, print on this console."""
+        file = self.root / 'wandb_id.txt'
+        run_id = section.resume_id or (file.read_text(encoding='utf-8') if file.exists() else secrets.token_hex(4))
+        write_text(run_id, file)
+        wandb.init(
+            id=run_id,
+            resume='allow',
+            project=section.project,
+            name=self.options.name,
+            config=self.options.as_dict(),
+            dir=self.root,
+            sync_tensorboard=True,
+        )
+        get_root_logger().info(f'Weights & Biases: run {run_id} of project {section.project}')
+
+
+def set_up_console(console: Console, main: bool = True) -> logging.Logger:
+    """Let BasicSR's logger, which its builders use as well, print on this console; but errors, in one process alone."""
     logger = get_root_logger()
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if main else logging.ERROR)
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
     handler = ConsoleHandler(console)
@@ -131,6 +162,14 @@ def add_log_file(path: Path) -> None:
         raise UserError(f'{path}: cannot be written: {error.strerror}') from error
     handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
     get_root_logger().addHandler(handler)
+
+
+def peak_memory() -> int:
+    """Bytes that this process has had at most: of its GPU, or of the machine where there is none."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def environment() -> str:

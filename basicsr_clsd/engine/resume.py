@@ -9,15 +9,18 @@ from basicsr_clsd.config import Options
 from basicsr_clsd.errors import UserError
 
 # Sections and keys that decide which numbers a run computes; all else (paths, logging, workers) may change freely.
-MATHEMATICS = ('model_type', 'scale', 'manual_seed', 'network_g', 'train', 'datasets.train')
+GLOBAL_BATCH = 'global batch (datasets.train.batch_size_per_gpu x processes x train.accumulate)'
+MATHEMATICS = ('model_type', 'scale', 'manual_seed', 'network_g', 'train', 'datasets.train', GLOBAL_BATCH)
 FREE = (
     'train.total_iter',
-    'train.log_grad_norms',
+    'train.skip_limit',
+    'train.accumulate',
     'datasets.train.name',
     'datasets.train.dataroot_gt',
     'datasets.train.dataroot_lq',
     'datasets.train.lq_cache',
     'datasets.train.io_backend',
+    'datasets.train.batch_size_per_gpu',
     'datasets.train.num_worker_per_gpu',
     'datasets.train.cache_images',
     'datasets.train.pin_memory',
@@ -27,14 +30,24 @@ FREE = (
 )
 
 
-def refuse_changes(before: Mapping[str, Any], options: Options) -> None:
-    """Refuse to go on with options that change the mathematics of the run.
+def compare(before: Mapping[str, Any], options: Options, world_before: int, world: int) -> list[str]:
+    """What has changed in the options of a run; refuses to go on with a change of its mathematics.
 
-    Network, seed, data augmentation, batch, losses, optimizer and schedule must be what they were; ``total_iter`` may
-    grow, and data may have moved.
+    Network, seed, augmentation, losses, optimizer, schedule, precision and the global batch must be what they were:
+    their values are part of the state, or would make it another run. ``total_iter`` may grow, data may have moved, and
+    a global batch may be split over processes and micro-batches in another way.
+
+    Args:
+        before: The options that the state was saved with.
+        options: Those of now.
+        world_before: Number of processes then.
+        world: Number of processes now.
+
+    Returns:
+        One text for each key that has changed and may.
 
     Raises:
-        UserError: Names every such key with both values.
+        UserError: Names every key that must not have changed, with both values.
     """
     try:
         # Through the schema, so that keys that did not exist then have their defaults.
@@ -42,13 +55,21 @@ def refuse_changes(before: Mapping[str, Any], options: Options) -> None:
     except ValidationError as error:
         raise UserError('the run to resume was made by another version, with options that no longer exist') from error
     old, new = _flat(earlier.model_dump(mode='json')), _flat(options.model_dump(mode='json'))
-    changed = [
-        f'{key} was {old.get(key)!r}, is {new.get(key)!r}'
+    old[GLOBAL_BATCH], new[GLOBAL_BATCH] = _global_batch(earlier, world_before), _global_batch(options, world)
+    changed = {
+        key: f'{key} was {old.get(key)!r}, is {new.get(key)!r}'
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and _within(key, MATHEMATICS) and not _within(key, FREE)
-    ]
-    if changed:
-        raise UserError(f'the run to resume had other options: {"; ".join(changed)}; give the new run another name')
+        if old.get(key) != new.get(key)
+    }
+    forbidden = [text for key, text in changed.items() if _within(key, MATHEMATICS) and not _within(key, FREE)]
+    if forbidden:
+        raise UserError(f'the run to resume had other options: {"; ".join(forbidden)}; give the new run another name')
+    return list(changed.values())
+
+
+def _global_batch(options: Options, world: int) -> int:
+    assert options.train is not None
+    return options.datasets['train'].batch_size_per_gpu * world * options.train.accumulate
 
 
 def _within(key: str, sections: tuple[str, ...]) -> bool:

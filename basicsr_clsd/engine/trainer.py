@@ -1,10 +1,12 @@
 """The training loop."""
 
 import logging
-import math
 import random
+import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader
 from basicsr_clsd.config import Options
 from basicsr_clsd.data.paired_dataset import check_decodable
 from basicsr_clsd.data.positions import PositionBatchSampler, SeededDataset
+from basicsr_clsd.distributed import Processes
 from basicsr_clsd.engine.build import build_dataset, build_model
 from basicsr_clsd.engine.checkpoint import (
     VERSION,
@@ -24,19 +27,16 @@ from basicsr_clsd.engine.checkpoint import (
     seed_everything,
     set_random_state,
 )
-from basicsr_clsd.engine.experiment import Experiment, add_log_file, environment
+from basicsr_clsd.engine.experiment import Experiment, add_log_file, environment, peak_memory
+from basicsr_clsd.engine.meter import Meter
 from basicsr_clsd.engine.progress import TrainingProgress
-from basicsr_clsd.engine.resume import refuse_changes
-from basicsr_clsd.evaluation.evaluate import Scores, measure, upscaled
-from basicsr_clsd.files import save, write_image
+from basicsr_clsd.engine.resume import compare
+from basicsr_clsd.engine.signals import Signals, leave_to_parent
+from basicsr_clsd.engine.validation import Best, Results, Validator
+from basicsr_clsd.errors import NonFiniteLossError, StopRequested
+from basicsr_clsd.files import save
 
-
-@dataclass
-class Best:
-    """The best validation result so far."""
-
-    value: float
-    iteration: int
+Batch = dict[str, Any]
 
 
 class Trainer:
@@ -45,32 +45,41 @@ class Trainer:
     Args:
         options: Checked options with ``train``; a ``manual_seed`` that is not set is drawn, or that of the state.
         console: Where to show progress.
+        processes: Who trains together.
         auto_resume: Go on from the newest readable state of the run of this name, if there is one.
 
     Raises:
         UserError: Data, weights, states or folders are not as they should be.
     """
 
-    def __init__(self, options: Options, console: Console, auto_resume: bool = False) -> None:
+    def __init__(self, options: Options, console: Console, processes: Processes, auto_resume: bool = False) -> None:
         assert options.train is not None
-        self.options, self.console = options, console
-        self.total = options.train.total_iter
+        self.options, self.train = options, options.train
+        self.console, self.processes = console, processes
         self.logger = logging.getLogger('basicsr')
         self.experiment = Experiment(options)
         self.experiment.check_writable()
         self.states = States(self.experiment.states, options.logger.keep_states)
         self.resuming, state = self._find_state(auto_resume)
         assert options.manual_seed is not None
+        self.seed = options.manual_seed
         self.iteration: int = 0 if state is None else state['iter']
         self.best: Best | None = None
-        self._open_data()
-        seed_everything(options.manual_seed)
+        self.last: Results = {}
+        processes.main_first(self._open_data)
+        seed_everything(self.seed)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.train.tf32
         self.model = build_model(options)
+        if processes.rank:  # processes start from the same weights, but draw what layers drop each for themselves
+            seed_everything(self.seed + processes.rank)
         if state is not None:
             self.model.load_training_state(state['model'])
-            set_random_state(state['random'])
+            if processes.rank < len(state['random']):
+                set_random_state(state['random'][processes.rank])
             self.best = Best(**state['best']) if state['best'] else None
+        self.meter = Meter()
+        self.curves = None
 
     def _find_state(self, auto_resume: bool) -> tuple[bool, dict[str, Any] | None]:
         """Whether to go on in the run's folders, and the state to start from."""
@@ -79,38 +88,41 @@ class Trainer:
         if state is None and path is not None:
             state = read_state(Path(path))
         if self.options.manual_seed is None:
-            drawn = random.SystemRandom().randint(1, 2**31)
+            drawn = self.processes.gather(random.SystemRandom().randint(1, 2**31))[0]
             self.options.manual_seed = drawn if state is None else state['options']['manual_seed']
         if state is not None:
-            refuse_changes(state['options'], self.options)
+            for change in compare(state['options'], self.options, state['world'], self.processes.world):
+                self.logger.warning(f'Changed since the state was saved: {change}')
         return auto_resume or state is not None, state
 
     def _open_data(self) -> None:
-        options = self.options
+        options, processes = self.options, self.processes
         section = options.datasets['train']
         self.train_set = build_dataset(options, section, 'train')
-        self.val_sets = {
-            str(section.name): build_dataset(options, section, 'val') for _, section in options.sets('val')
-        }
-        for dataset in self.val_sets.values():
+        sets = {str(section.name): build_dataset(options, section, 'val') for _, section in options.sets('val')}
+        for dataset in sets.values():
             check_decodable(dataset)
+        self.validator = Validator(options, sets, processes, self.experiment.visualization)
+        self.global_batch = section.batch_size_per_gpu * processes.world * self.train.accumulate
         self.epoch_length = len(self.train_set) * section.dataset_enlarge_ratio
-        assert options.manual_seed is not None
         sampler = PositionBatchSampler(
             images=len(self.train_set),
             enlarge=section.dataset_enlarge_ratio,
             batch_size=section.batch_size_per_gpu,
-            first=self.iteration,
-            last=self.total,
-            seed=options.manual_seed,
+            first=self.iteration * self.train.accumulate,
+            last=self.train.total_iter * self.train.accumulate,
+            seed=self.seed,
+            rank=processes.rank,
+            world=processes.world,
         )
         self.loader = DataLoader(
-            SeededDataset(self.train_set, options.manual_seed),
+            SeededDataset(self.train_set, self.seed),
             batch_sampler=sampler,
             num_workers=section.num_worker_per_gpu,
             pin_memory=section.pin_memory and torch.cuda.is_available(),
+            worker_init_fn=leave_to_parent,
             # Its own generator: the loader must not draw from the one whose state is checkpointed.
-            generator=torch.Generator().manual_seed(options.manual_seed),
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def run(self) -> None:
@@ -118,94 +130,144 @@ class Trainer:
 
         Raises:
             OSError: A checkpoint could not be written; the run stops, older ones are intact.
-            NonFiniteLossError: A loss term became NaN or infinite.
+            NonFiniteLossError: ``train.skip_limit`` steps in a row were skipped.
+            StopRequested: SIGINT or SIGTERM came; the iteration was finished and the state saved.
         """
-        self.experiment.open(self.resuming, self.iteration)
-        add_log_file(self.experiment.log_file)
+        started = time.monotonic()
+        with self.processes.together():
+            if self.processes.main:
+                self.experiment.open(self.resuming, self.iteration)
+                add_log_file(self.experiment.log_file)
+                self.curves = self.experiment.curves(self.iteration)
         self._log_start()
-        self.curves = self.experiment.curves(self.iteration)
         try:
-            with TrainingProgress(self.console, self.iteration, self.total) as progress:
-                for batch in self.loader:
-                    self._iterate(batch, progress)
+            console = self.console if self.processes.main else None
+            with (
+                closing(self._iterations()) as iterations,
+                Signals() as signals,
+                TrainingProgress(console, self.iteration, self.train.total_iter) as bar,
+            ):
+                while (batches := self._next(iterations)) is not None:
+                    self._iterate(batches, bar)
+                    self._stop_if_asked(signals)
             self._save_weights('latest')
         finally:
             if self.curves is not None:
                 self.curves.close()
-        self.logger.info(f'Training ended at iteration {self.iteration:,}; everything is in {self.experiment.root}')
+        self._log_end(time.monotonic() - started)
 
-    def _iterate(self, batch: dict[str, Any], progress: TrainingProgress) -> None:
+    def _iterations(self) -> Generator[list[Batch], None, None]:
+        """The micro-batches of each iteration; counts the time that the loop waits for them.
+
+        To be closed: the loader's processes end with the generator, and with nothing else (see ``leave_to_parent``).
+        """
+        batches: list[Batch] = []
+        self.waited, asked = 0.0, time.monotonic()
+        try:
+            for batch in self.loader:
+                self.waited += time.monotonic() - asked
+                batches.append(batch)
+                if len(batches) == self.train.accumulate:
+                    yield batches
+                    batches = []
+                asked = time.monotonic()
+        except Exception as error:
+            raise error.with_traceback(None) from None  # the traceback would keep the loader alive
+
+    def _next(self, iterations: Iterator[list[Batch]]) -> list[Batch] | None:
+        """The next iteration's micro-batches, once every process has its own."""
+        with self.processes.together():
+            return next(iterations, None)
+
+    def _iterate(self, batches: list[Batch], bar: TrainingProgress) -> None:
         options, model = self.options, self.model
-        assert options.train is not None
         self.iteration += 1
-        model.update_learning_rate(self.iteration, options.train.warmup_iter)
-        model.feed_data(batch)
-        model.optimize_parameters(self.iteration)
-        progress.step(self.iteration, model.log_dict)
-        if self.iteration % options.logger.print_freq == 0:
-            epoch = self.iteration * options.datasets['train'].batch_size_per_gpu // self.epoch_length
-            rate = model.get_current_learning_rate()[0]
-            self._draw({**progress.log_line(self.iteration, epoch, rate), 'lr': rate}, 'train')
-        last = self.iteration == self.total
+        model.update_learning_rate(self.iteration, self.train.warmup_iter)
+        files: list[str] = []
+        for part, batch in enumerate(batches):
+            model.feed_data(batch)
+            files += model.files
+            model.accumulate_gradients(self.iteration, part, len(batches))
+        model.step()
+        self.meter.add(self.iteration, model.log_dict, files)
+        bar.step(self.iteration)
+        last = self.iteration == self.train.total_iter
+        saves = last or self.iteration % options.logger.save_checkpoint_freq == 0
+        if saves or self.iteration % options.logger.print_freq == 0:
+            self._log(bar)
         if last or (options.val.val_freq and self.iteration % options.val.val_freq == 0):
-            results = self._validate()
+            self._validate()
             first = next(iter(options.val.metrics))
-            progress.validation = ' '.join(f'{name} {first} {values[first]:.2f}' for name, values in results.items())
-        if last or self.iteration % options.logger.save_checkpoint_freq == 0:
+            bar.validation = ' '.join(f'{name} {first} {values[first]:.2f}' for name, values in self.last.items())
+        if saves:
             self._checkpoint()
 
-    def _validate(self) -> dict[str, dict[str, float]]:
-        """Measure every validation set, log and record it, and keep the weights if they are the best."""
-        options = self.options
-        results = {}
-        for name, dataset in self.val_sets.items():
-            started = time.monotonic()
-            scores = Scores()
-            for sample in upscaled(dataset, lambda lq: self.model.upscale(lq, heads=options.val.heads)):
-                values = measure(sample.outputs[0], sample.gt, options.val.metrics)
-                for number, output in enumerate(sample.outputs[1:], start=1):
-                    head_values = measure(output, sample.gt, options.val.metrics)
-                    values |= {f'{metric}/head{number}': value for metric, value in head_values.items()}
-                scores.images[sample.name] = values
-                if options.val.save_img:
-                    folder = self.experiment.visualization / name
-                    write_image(sample.outputs[0], folder / f'{sample.name}_{self.iteration}.png')
-            results[name] = scores.mean()
-            self.experiment.record(self.iteration, name, results[name])
-            self._draw(results[name], f'val/{name}')
-            values = ', '.join(f'{metric}: {value:.4f}' for metric, value in results[name].items())
-            self.logger.info(
-                f'Validation {name}, iter {self.iteration:,}: {values} ({time.monotonic() - started:.1f} s)'
-            )
-        self._keep_best(results)
-        return results
+    def _log(self, bar: TrainingProgress) -> None:
+        """Log what the meter has seen; stop if too many steps were skipped."""
+        reading = self.meter.read()
+        skipped = [line for lines in self.processes.gather(reading.skipped) for line in lines]
+        for line in skipped:
+            self.logger.warning(line)
+        parts = self.processes.gather(reading.means)
+        means = {name: sum(part[name] for part in parts) / len(parts) for name in reading.means}
+        rate = self.model.get_current_learning_rate()[0]
+        epoch = self.iteration * self.global_batch // self.epoch_length
+        speed = bar.log_line(self.iteration, epoch, rate, means, self.waited)
+        self.waited = 0.0
+        with self.processes.together():
+            self._draw({**means, 'lr': rate, **speed, 'memory_GiB': peak_memory() / 2**30}, 'train')
+            if reading.in_a_row >= self.train.skip_limit:
+                raise NonFiniteLossError(
+                    f'{reading.in_a_row} steps in a row were skipped (train.skip_limit: {self.train.skip_limit}), the '
+                    f'last at iteration {self.iteration}; the last good state is in {self.experiment.states}'
+                )
 
-    def _keep_best(self, results: dict[str, dict[str, float]]) -> None:
-        if not results:
+    def _stop_if_asked(self, signals: Signals) -> None:
+        number = self.processes.largest(signals.number)
+        if not number:
             return
-        choice, metrics = self.options.val.best, self.options.val.metrics
-        metric = choice.metric or next(iter(metrics))
-        value = results[choice.dataset or next(iter(results))][metric]
-        sign = 1 if metrics[metric].better == 'higher' else -1
-        if not math.isnan(value) and (self.best is None or sign * value > sign * self.best.value):
-            self.best = Best(value, self.iteration)
+        if self.iteration < self.train.total_iter and self.iteration % self.options.logger.save_checkpoint_freq:
+            self._checkpoint()
+        with self.processes.together():
+            raise StopRequested(signal.Signals(number))
+
+    def _validate(self) -> None:
+        """Measure every validation set, record the results, and keep the weights if they are the best."""
+        self.last = self.validator.run(self.model, self.iteration)
+        with self.processes.together():
+            for name, values in self.last.items():
+                if self.processes.main:
+                    self.experiment.record(self.iteration, name, values)
+                self._draw(values, f'val/{name}')
+                if self.curves is not None:
+                    image = self.validator.examples[name]
+                    self.curves.add_image(f'val/{name}', image[..., ::-1], self.iteration, dataformats='HWC')
+        better = self.validator.better(self.last, self.best, self.iteration)
+        if better is not None:
+            self.best = better
             self._save_weights('best')
 
     def _checkpoint(self) -> None:
         self._save_weights(str(self.iteration))
-        self.states.save(
-            {
-                'version': VERSION,
-                'iter': self.iteration,
-                'model': self.model.training_state(),
-                'random': random_state(),
-                'best': vars(self.best) if self.best else None,
-                'options': self.options.model_dump(mode='json'),
-            }
-        )
+        random_states = self.processes.gather(random_state())
+        with self.processes.together():
+            if self.processes.main:
+                self.states.save(
+                    {
+                        'version': VERSION,
+                        'iter': self.iteration,
+                        'model': self.model.training_state(),
+                        'random': random_states,
+                        'best': vars(self.best) if self.best else None,
+                        'options': self.options.model_dump(mode='json'),
+                        'world': self.processes.world,
+                    }
+                )
 
     def _save_weights(self, label: str) -> None:
-        save(self.model.student_weights(), self.experiment.models / f'net_g_{label}.pth')
+        with self.processes.together():
+            if self.processes.main:
+                save(self.model.student_weights(), self.experiment.models / f'net_g_{label}.pth')
 
     def _draw(self, values: dict[str, float], group: str) -> None:
         if self.curves is not None:
@@ -216,10 +278,25 @@ class Trainer:
         network = self.model.get_bare_model(self.model.net_g)
         count = sum(parameter.numel() for parameter in network.parameters())
         student = sum(value.numel() for value in self.model.student_weights()['params'].values())
+        parts = [f'{self.options.datasets["train"].batch_size_per_gpu} images']
+        parts += [f'{self.processes.world} processes'] if self.processes.world > 1 else []
+        parts += [f'{self.train.accumulate} micro-batches'] if self.train.accumulate > 1 else []
         self.logger.info(environment())
         self.logger.info(
             f'{self.options.name}: {self.options.network_g.type}, {student:,} parameters'
             + (f' and {count - student:,} in heads' if count != student else '')
-            + f'; {len(self.train_set):,} training images; seed {self.options.manual_seed}; '
-            f'iterations {self.iteration:,} to {self.total:,}'
+            + f'; {len(self.train_set):,} training images; global batch {self.global_batch}'
+            + (f' = {" x ".join(parts)}' if len(parts) > 1 else '')
+            + f'; {self.train.precision}; seed {self.seed}; iterations {self.iteration:,} to {self.train.total_iter:,}'
+        )
+
+    def _log_end(self, seconds: float) -> None:
+        for name, values in self.last.items():
+            shown = ', '.join(f'{metric} {value:.4f}' for metric, value in values.items())
+            self.logger.info(f'Last  {name}: {shown}')
+        if self.best is not None:
+            self.logger.info(f'Best  {self.best.value:.4f} at iteration {self.best.iteration:,} (net_g_best.pth)')
+        self.logger.info(
+            f'Training ended at iteration {self.iteration:,} after {timedelta(seconds=round(seconds))}; '
+            f'everything is in {self.experiment.root}'
         )

@@ -8,8 +8,9 @@ from rich.progress import track
 from basicsr_clsd.config import Options, write_resolved
 from basicsr_clsd.config.paths import output_root
 from basicsr_clsd.data.paired_dataset import PairedDataset, check_decodable
+from basicsr_clsd.distributed import Processes
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.evaluation.evaluate import Scores, bicubic, measure, upscaled
+from basicsr_clsd.evaluation.evaluate import Scores, bicubic, joined, measure, upscaled
 from basicsr_clsd.evaluation.pictures import Comparison
 from basicsr_clsd.evaluation.report import Report, describe
 from basicsr_clsd.files import check_writable, set_aside, write_image
@@ -25,13 +26,16 @@ class Benchmark:
         options: Checked options.
         model: With the weights to test.
         sets: Data sets by name.
+        processes: Who shares the images; all get all results, the main one writes.
 
     Raises:
         UserError: An image cannot be decoded, the folder of the results cannot be written, or the name is taken.
     """
 
-    def __init__(self, options: Options, model: SupervisedModel, sets: dict[str, PairedDataset]) -> None:
-        self.options, self.model, self.sets = options, model, sets
+    def __init__(
+        self, options: Options, model: SupervisedModel, sets: dict[str, PairedDataset], processes: Processes
+    ) -> None:
+        self.options, self.model, self.sets, self.processes = options, model, sets, processes
         if options.name == BICUBIC:
             raise UserError(f"name: '{BICUBIC}' is the other row of the table; choose another")
         self.folder = output_root(options.path.results_root, 'results') / options.name
@@ -46,25 +50,45 @@ class Benchmark:
         the upscaled images, with ``val.comparison`` a picture of crops for each set.
         """
         options = self.options
-        set_aside(self.folder)
-        self.folder.mkdir(parents=True)
-        write_resolved(options, self.folder / f'{options.name}.yml')
+        with self.processes.together():
+            if self.processes.main:
+                set_aside(self.folder)
+                self.folder.mkdir(parents=True)
+                write_resolved(options, self.folder / f'{options.name}.yml')
         scores = {name: self._measure_set(name, dataset, console) for name, dataset in self.sets.items()}
         report = Report(options.name, str(options.path.pretrain_network_g), options.scale, describe(options), scores)
-        report.print(console)
-        report.write(self.folder)
+        if self.processes.main:
+            report.print(console)
+            report.write(self.folder)
         return report
 
     def _measure_set(self, name: str, dataset: PairedDataset, console: Console) -> dict[str, Scores]:
+        scores, comparison = {BICUBIC: Scores(), self.options.name: Scores()}, Comparison()
+        with self.processes.together():
+            self._measure_share(name, dataset, console, scores, comparison)
+        names = [dataset.name(index) for index in range(len(dataset))]
+        parts = self.processes.gather((scores, comparison))
+        if self.options.val.comparison and self.processes.main:
+            Comparison.joined([part for _, part in parts], names).write(self.picture(name))
+        return {method: joined([part[method] for part, _ in parts], names) for method in scores}
+
+    def _measure_share(
+        self,
+        name: str,
+        dataset: PairedDataset,
+        console: Console,
+        scores: dict[str, Scores],
+        comparison: Comparison,
+    ) -> None:
+        """Measure this process's images of a set, into ``scores`` and ``comparison``."""
         options = self.options
-        scores = {BICUBIC: Scores(), options.name: Scores()}
-        comparison = Comparison() if options.val.comparison else None
+        share = range(self.processes.rank, len(dataset), self.processes.world)
         samples = track(
-            upscaled(dataset, self.model.upscale),
+            upscaled(dataset, self.model.upscale, share),
             name,
-            len(dataset),
+            len(share),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal and self.processes.main),
             transient=True,
         )
         for sample in samples:
@@ -74,11 +98,8 @@ class Benchmark:
             if options.val.save_img:
                 file = f'{sample.name}_{options.val.suffix or options.name}.png'
                 write_image(sample.outputs[0], self.folder / 'visualization' / name / file)
-            if comparison is not None:
+            if options.val.comparison:
                 comparison.add(sample.name, outputs, sample.gt)
-        if comparison is not None:
-            comparison.write(self.picture(name))
-        return scores
 
     def picture(self, dataset: str) -> Path:
         """Where the picture of crops of a set is written."""

@@ -1,6 +1,6 @@
 """Upscale a set of images and compare them with HR."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,12 @@ class Scores:
         return {metric: float(np.mean([values[metric] for values in self.images.values()])) for metric in metrics}
 
 
+def joined(parts: Sequence[Scores], names: Sequence[str]) -> Scores:
+    """Scores of parts of a set as those of the whole, in the order of ``names``, so that means have the same bits."""
+    images = {name: values for part in parts for name, values in part.images.items()}
+    return Scores({name: images[name] for name in names})
+
+
 @dataclass
 class Sample:
     """One image of a set: HR, LR and what a method made of it, all BGR uint8 (H, W, 3)."""
@@ -40,17 +46,18 @@ class Sample:
     outputs: list[Image]
 
 
-def upscaled(dataset: PairedDataset, upscale: Upscale) -> Iterator[Sample]:
-    """Upscale every image of a set.
+def upscaled(dataset: PairedDataset, upscale: Upscale, indices: Sequence[int] | None = None) -> Iterator[Sample]:
+    """Upscale the images of a set.
 
     Args:
         dataset: In the phase ``val`` or ``test``.
         upscale: Takes (1, 3, h, w) in [0, 1], returns outputs (1, 3, H, W).
+        indices: Which images; default all.
 
     Yields:
         Samples whose outputs are clipped and rounded to 8 bits.
     """
-    for index in range(len(dataset)):
+    for index in range(len(dataset)) if indices is None else indices:
         data: dict[str, Any] = dataset[index]
         outputs = [as_image(output) for output in upscale(data['lq'][None])]
         yield Sample(dataset.name(index), as_image(data['gt']), as_image(data['lq']), outputs)

@@ -1,6 +1,7 @@
 """Pictures that compare methods by eye."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,14 @@ class Comparison:
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, dict[str, Image], Image]] = []
+
+    @classmethod
+    def joined(cls, parts: Sequence['Comparison'], names: Sequence[str]) -> 'Comparison':
+        """The rows of several as one, in the order of ``names``."""
+        whole = cls()
+        rows = sorted((row for part in parts for row in part._rows), key=lambda row: names.index(row[0]))
+        whole._rows = rows[:MOST_IMAGES]
+        return whole
 
     def add(self, name: str, outputs: dict[str, Image], gt: Image) -> None:
         """Add a row, up to four: the crop of the image that has the most detail in HR.

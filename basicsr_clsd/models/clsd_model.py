@@ -5,6 +5,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_clsd.config.schema import Train
+from basicsr_clsd.distributed import gather_batch
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.losses import ContrastiveLoss
 from basicsr_clsd.models.supervised_model import SupervisedModel
@@ -37,7 +38,7 @@ class CLSDModel(SupervisedModel):
 
     def loss_terms(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """L_SR, L_ASR, L_SD and L_CS, as far as they were asked for, and the distances within L_CS."""
-        sr, head_srs = self.net_g(self.lq)
+        sr, head_srs = self.run_network()
         terms, measures = self.student_terms(sr), {}
         student, gt = self.in_pixel_range(sr), self.in_pixel_range(self.gt)
         heads = [self.in_pixel_range(head_sr) for head_sr in head_srs]
@@ -49,7 +50,8 @@ class CLSDModel(SupervisedModel):
             target = student.detach() if train.self_distill_opt.detach_teacher else student
             terms['L_SD'] = torch.stack([self.self_distill_loss(head, target) for head in heads]).mean()
         if self.contrastive_loss is not None:
-            contrastive = self.contrastive_loss.measure(student, heads)
+            # The negatives of an image are those of the whole batch, whatever the number of processes.
+            contrastive = self.contrastive_loss.measure(gather_batch(student), [gather_batch(head) for head in heads])
             terms['L_CS'] = contrastive.loss
             measures = {'d_pos': contrastive.positive, 'd_neg': contrastive.negative}
         return terms, measures

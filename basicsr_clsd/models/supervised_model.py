@@ -1,7 +1,8 @@
 """A network trained against ground truth."""
 
-import math
+import inspect
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 from typing import Any
 
@@ -11,11 +12,17 @@ from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from basicsr_clsd.config.check import OPTIMIZERS, SCHEDULERS
 from basicsr_clsd.config.schema import Component, Options, Train
-from basicsr_clsd.errors import NonFiniteLossError, UserError
+from basicsr_clsd.errors import UserError
+from basicsr_clsd.models.precision import ends_in_full_precision
+from basicsr_clsd.models.stepper import Stepper
 from basicsr_clsd.models.weights import load_weights, student_state
+
+TRIAL_SIDE = 32
 
 
 @MODEL_REGISTRY.register()
@@ -40,7 +47,8 @@ class SupervisedModel(BaseModel):
         super().__init__({'num_gpu': int(gpu), 'is_train': options.train is not None, 'dist': False})
         self.net_g = self._build_network()
         self.net_g_ema: nn.Module | None = None
-        self.log_dict: dict[str, float] = {}
+        self._try_network()
+        self.log_dict: dict[str, Tensor] = {}
         if options.train is not None:
             self._set_up_training(options.train)
 
@@ -52,7 +60,24 @@ class SupervisedModel(BaseModel):
             raise UserError(f'network_g: {section.type} cannot be built: {error}') from error
         if path.pretrain_network_g is not None:
             load_weights(network, path.pretrain_network_g, path.param_key_g, path.strict_load_g)
-        return network.to(self.device)
+        # Keywords alone, as `to` has no form that takes a device and a format without a type.
+        return network.to(device=self.device, memory_format=self._memory_format())
+
+    def _try_network(self) -> None:
+        """Upscale a small image, so that a network that cannot work is told now and not in the middle of a run."""
+        channels = 1 if any(section.color == 'y' for section in self.options.datasets.values()) else 3
+        section, scale = self.options.network_g, self.options.scale
+        try:
+            with ends_in_full_precision(self.net_g):
+                sr = self.upscale(torch.zeros(1, channels, TRIAL_SIDE, TRIAL_SIDE))[0]
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f'network_g: {section.type} cannot upscale {channels} channels: {reason}') from error
+        if sr.shape != (1, channels, TRIAL_SIDE * scale, TRIAL_SIDE * scale):
+            size = ' x '.join(map(str, sr.shape[1:]))
+            raise UserError(f'network_g: {section.type} makes {size} of {channels} x {TRIAL_SIDE} x {TRIAL_SIDE}')
 
     def _set_up_training(self, train: Train) -> None:
         if self.options.val.heads and not hasattr(self.net_g, 'heads'):
@@ -63,16 +88,39 @@ class SupervisedModel(BaseModel):
         self.pixel_loss = self._build_loss(train.pixel_opt)
         self.perceptual_loss = self._build_loss(train.perceptual_opt)
         self._build_losses(train)
-        parameters = [parameter for parameter in self.net_g.parameters() if parameter.requires_grad]
-        try:
-            optimizer = OPTIMIZERS[train.optim_g.type](parameters, **train.optim_g.arguments())
-        except (TypeError, ValueError, LookupError) as error:
-            raise UserError(f'train.optim_g: {error}') from error
+        optimizer = self._build_optimizer(train.optim_g)
         try:
             scheduler = SCHEDULERS[train.scheduler.type](optimizer, **train.scheduler.arguments())
         except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f'train.scheduler: {error}') from error
         self.optimizers, self.schedulers = [optimizer], [scheduler]
+        self.stepper = Stepper(self.net_g, optimizer, train.precision, self.device)
+        if train.compile:
+            self.net_g.compile()
+        if dist.is_initialized():
+            # Buffers are constants here, and a broadcast would be a collective inside the forward.
+            known = inspect.signature(DistributedDataParallel).parameters
+            buffers: dict[str, Any] = {'forward_sync_buffers': False}
+            if 'forward_sync_buffers' not in known:  # torch 2.14 and older
+                buffers = {'broadcast_buffers': False}
+            self.net_g = DistributedDataParallel(
+                self.net_g,
+                device_ids=[self.device] if self.device.type == 'cuda' else None,
+                find_unused_parameters=self.options.find_unused_parameters,
+                **buffers,
+            )
+
+    def _build_optimizer(self, section: Component) -> torch.optim.Optimizer:
+        kind, arguments = OPTIMIZERS[section.type], section.arguments()
+        parameters = [parameter for parameter in self.net_g.parameters() if parameter.requires_grad]
+        if 'fused' in inspect.signature(kind).parameters and 'fused' not in arguments:
+            # Several times as fast; which devices and arguments it knows differs between versions of torch.
+            with suppress(RuntimeError, TypeError, ValueError, LookupError):
+                return kind(parameters, **{**arguments, 'fused': True})
+        try:
+            return kind(parameters, **arguments)
+        except (RuntimeError, TypeError, ValueError, LookupError) as error:
+            raise UserError(f'train.optim_g: {error}') from error
 
     def _build_losses(self, train: Train) -> None:
         """Build what a subclass adds; at least one loss must have been asked for."""
@@ -89,45 +137,61 @@ class SupervisedModel(BaseModel):
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: ``lq`` (N, 3, h, w), ``gt`` (N, 3, H, W) if there is one, and the files they came from."""
-        self.lq: Tensor = data['lq'].to(self.device, non_blocking=True)
-        self.gt: Tensor = data['gt'].to(self.device, non_blocking=True) if 'gt' in data else self.lq
+        how = {'non_blocking': True, 'memory_format': self._memory_format()}
+        self.lq: Tensor = data['lq'].to(self.device, **how)
+        self.gt: Tensor = data['gt'].to(self.device, **how) if 'gt' in data else self.lq
         self.files: list[str] = list(data.get('gt_path', ()))
 
     def optimize_parameters(  # pyright: ignore[reportIncompatibleMethodOverride]  (as SRModel does)
         self, current_iter: int
     ) -> None:
-        """One step: forward, loss terms, backward, optimizer, moving average; fills ``log_dict``.
+        """One iteration on one batch: :meth:`accumulate_gradients`, then :meth:`step`."""
+        self.accumulate_gradients(current_iter)
+        self.step()
 
-        Raises:
-            NonFiniteLossError: A term or its gradient is NaN or infinite; the step has not changed any weight then.
+    def accumulate_gradients(self, current_iter: int, part: int = 0, parts: int = 1) -> None:
+        """Add the gradients of the batch that was fed; fills ``log_dict`` with scalars on the device.
+
+        Args:
+            current_iter: Number of the iteration, from 1.
+            part: Number of this micro-batch in the iteration, from 0.
+            parts: Micro-batches of an iteration; the loss is their mean.
         """
+        frequency = self.options.logger.grad_norm_freq
+        # Processes exchange gradients once, with those of the last micro-batch.
+        waiting = part + 1 < parts and isinstance(self.net_g, DistributedDataParallel)
+        with self.net_g.no_sync() if waiting else nullcontext():  # pyright: ignore[reportCallIssue]
+            terms, measures = self.loss_terms()
+            total = torch.stack(list(terms.values())).sum()
+            log = {**terms, **measures, 'L_total': total}
+            if frequency and current_iter % frequency == 0:
+                log |= {f'grad_{name}': self._grad_norm(term) for name, term in terms.items()}
+            self.stepper.backward(total / parts)
+        before = self.log_dict if part else {}
+        self.log_dict = {name: before.get(name, 0) + value.detach() / parts for name, value in log.items()}
+
+    def step(self) -> None:
+        """Step the optimizer and the moving average; ``log_dict['done']`` is 0 if a NaN made it skip the step."""
         train = self.options.train
         assert train is not None
-        terms, measures = self.loss_terms()
-        total = torch.stack(list(terms.values())).sum()
-        self.log_dict = {name: value.item() for name, value in {**terms, **measures}.items()}
-        self.log_dict['L_total'] = total.item()
-        self._require_finite(self.log_dict, current_iter)
-        if train.log_grad_norms and current_iter % train.log_grad_norms == 0:
-            self.log_dict |= {f'grad_{name}': self._grad_norm(term) for name, term in terms.items()}
-        self.optimizers[0].zero_grad()
-        total.backward()
-        # Clipping at infinity changes no gradient, and returns the norm of all.
-        norm = nn.utils.clip_grad_norm_(self.net_g.parameters(), math.inf).item()
-        self._require_finite({'the gradient': norm}, current_iter)
-        self.optimizers[0].step()
-        if self.net_g_ema is not None:
+        done = self.log_dict['done'] = self.stepper.step()
+        # A GPU is not waited for: after a skipped step the average draws near weights that have not changed.
+        if self.net_g_ema is not None and (self.device.type == 'cuda' or bool(done)):
             self.model_ema(train.ema_decay)
 
-    def _require_finite(self, values: Mapping[str, float], current_iter: int) -> None:
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise NonFiniteLossError(f'iteration {current_iter}: {name} is {value}; files: {", ".join(self.files)}')
+    def _memory_format(self) -> torch.memory_format:
+        train = self.options.train
+        return torch.channels_last if train is not None and train.channels_last else torch.contiguous_format
 
     def loss_terms(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Run the network on the batch; return the weighted terms of the loss by name, and what else to log."""
-        output = self.net_g(self.lq)
+        output = self.run_network()
         return self.student_terms(output[0] if isinstance(output, tuple) else output), {}
+
+    def run_network(self) -> Any:
+        """The network's output for the batch, in ``train.precision``."""
+        with self.stepper.autocast():
+            return self.net_g(self.lq)
 
     def student_terms(self, sr: Tensor) -> dict[str, Tensor]:
         """L_SR (Eq. 1), and the perceptual terms if asked for, of the student's output."""
@@ -147,7 +211,7 @@ class SupervisedModel(BaseModel):
         pixel_range = self.options.train.pixel_range
         return image.float() if pixel_range == 1 else image.float() * pixel_range
 
-    def _grad_norm(self, term: Tensor) -> float:
+    def _grad_norm(self, term: Tensor) -> Tensor:
         """Norm of a term's gradient in the student's trunk: all its parameters but the upsampler's and conv_last's."""
         trunk = [
             value
@@ -155,7 +219,7 @@ class SupervisedModel(BaseModel):
             if not name.startswith(('heads.', 'upsample', 'conv_last'))
         ]
         gradients = torch.autograd.grad(term, trunk, retain_graph=True, allow_unused=True)
-        return float(torch.stack([grad.square().sum() for grad in gradients if grad is not None]).sum().sqrt())
+        return torch.stack([grad.square().sum() for grad in gradients if grad is not None]).sum().sqrt()
 
     @torch.no_grad()
     def upscale(self, lq: Tensor, heads: bool = False) -> list[Tensor]:
@@ -170,7 +234,8 @@ class SupervisedModel(BaseModel):
         try:
             height, width = (side * self.options.scale for side in lq.shape[2:])
             lq = _whole_windows(lq.to(self.device), getattr(network, 'window_size', 1))
-            outputs = network(lq, with_heads=True) if heads else network(lq)
+            # Not by calling the network, which `train.compile` would compile anew for each size of image.
+            outputs = network.forward(lq, with_heads=True) if heads else network.forward(lq)
         finally:
             network.train(training)
         srs = [outputs[0], *outputs[1]] if isinstance(outputs, tuple) else [outputs]
@@ -190,6 +255,7 @@ class SupervisedModel(BaseModel):
             'net_g_ema': None if self.net_g_ema is None else self.net_g_ema.state_dict(),
             'optimizer': self.optimizers[0].state_dict(),
             'scheduler': self.schedulers[0].state_dict(),
+            'stepper': self.stepper.state_dict(),
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
@@ -204,6 +270,7 @@ class SupervisedModel(BaseModel):
                 self.net_g_ema.load_state_dict(state['net_g_ema'])
             self.optimizers[0].load_state_dict(state['optimizer'])
             self.schedulers[0].load_state_dict(state['scheduler'])
+            self.stepper.load_state_dict(state['stepper'])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f'the training state is of another network: {str(error).splitlines()[0]}') from error
 

@@ -117,7 +117,11 @@ def test_arguments_must_be_those_of_the_constructor(options, changes, text):
         ({'datasets': {'val_2': {**SET, 'name': 'Val'}}}, "datasets: two sets have the name 'Val'"),
         ({'val': {'best': {'metric': 'ssim'}}}, "val.best.metric: no metric 'ssim'; there are psnr"),
         ({'val': {'best': {'dataset': 'Set5'}}}, "val.best.dataset: no validation set 'Set5'; there are Val"),
-        ({'logger': {'wandb': {'project': 'x'}}}, 'logger.wandb: Weights & Biases is not supported'),
+        ({'logger': {'wandb': {'project': 'x'}, 'use_tb_logger': False}}, 'logger.wandb: gets what TensorBoard gets'),
+        (
+            {'train': {'accumulate': 2, 'contrastive_opt': {'across_accumulation': True}}},
+            'train.contrastive_opt.across_accumulation: the outputs of earlier micro-batches are gone',
+        ),
         ({'val': {'metrics': {'psnr': {'crop_border': '2'}}}}, 'val.metrics.psnr.crop_border: must be a number of'),
         ({'val': {'metrics': {'psnr': {'crop_border': -1}}}}, 'val.metrics.psnr.crop_border: must be a number of'),
         ({'datasets': {'val': {'mean': [0.5, 0.5]}}}, 'datasets.val.mean: 2 values for 3 channels'),
@@ -187,7 +191,7 @@ def test_number_of_gpus(options, monkeypatch, there):
 def test_warning_of_the_collapse(options, caplog, monkeypatch, train, warned):
     monkeypatch.setattr(logging.getLogger('basicsr'), 'propagate', True)
     check(options({'train': train}))
-    records = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    records = {record.getMessage() for record in caplog.records if record.levelno == logging.WARNING}
     assert len(records) == int(warned)
     assert all('train.pixel_range: 1 with contrastive_opt.detach_teacher: false' in text for text in records)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -131,6 +132,14 @@ def test_interrupted_run_goes_on_where_the_manifest_says_it_was(tmp_path, make_i
     make_lr(hr, names, 2, lr)
     assert [name for name in names if (lr / name).stat().st_mtime == LONG_AGO] == names[:50]
     assert not list(lr.glob('.*'))
+
+
+def test_runs_that_fill_one_cache_at_once_do_not_meet(tmp_path, make_images):
+    hr, lr = FolderStore(make_images(tmp_path / 'HR', count=30, height=8, width=8)), tmp_path / 'LR'
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: make_lr(hr, hr.names(), 2, lr), range(4)))
+    assert made == [{name: name for name in hr.names()}] * 4
+    assert sorted(path.name for path in lr.iterdir()) == [*hr.names(), 'made_from.json']
 
 
 @pytest.mark.parametrize('manifest', ['', '{"img1.png": [1', '[]', '5', '{"img1.png": 5}'])

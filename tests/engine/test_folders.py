@@ -146,16 +146,19 @@ def test_log_that_cannot_be_written_stops_nothing_and_prints_no_traceback(refere
     same(copy_of_reference.outcome(), reference.outcome())
 
 
-def test_non_finite_loss_ends_the_run_and_reaches_no_checkpoint(make_run):
+def test_non_finite_losses_are_skipped_up_to_a_limit_and_reach_no_checkpoint(make_run):
     run = make_run({'logger': {'save_checkpoint_freq': 1}})
-    ended = run.start('--force_yml', 'train:optim_g:type=SGD', 'train:optim_g:lr=1e30')
+    ended = run.start('--force_yml', 'train:optim_g:type=SGD', 'train:optim_g:lr=1e30', 'train:skip_limit=3')
     assert ended.code == 1
     (line,) = ended.err.splitlines()
-    assert line.startswith('error: iteration 2: L_SR is') and line.count('img') == 2
-    assert line.removeprefix('error: ') in (run.root / 'train_tiny.log').read_text()
-    (state,) = (torch.load(path, weights_only=True) for path in run.states.iterdir())
-    assert state['iter'] == 1
-    assert all(value.isfinite().all() for value in state['model']['net_g'].values())
+    assert line.startswith('error: 3 steps in a row were skipped') and 'iteration 4' in line
+    log = (run.root / 'train_tiny.log').read_text()
+    assert line.removeprefix('error: ') in log
+    (first,) = (text for text in log.splitlines() if 'Iteration 2 skipped' in text)
+    assert 'L_SR' in first and first.count('img') == 2
+    for path in run.states.iterdir():
+        state = torch.load(path, weights_only=True)
+        assert all(value.isfinite().all() for value in state['model']['net_g'].values())
 
 
 @pytest.mark.parametrize(('images', 'batch', 'iterations'), [(3, 5, 3), (1, 3, 2), (3, 2, 5)])

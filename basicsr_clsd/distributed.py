@@ -1,0 +1,187 @@
+"""The processes of a run: their start and end, what they agree on, and a gather that gradients go through."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from basicsr_clsd.errors import PeerError, UserError, exit_code
+
+Result = TypeVar('Result')
+DEFAULT_PORT = 29500
+
+
+@dataclass
+class Processes:
+    """This process among those of a run. All of them make the same calls in the same order.
+
+    Args:
+        rank: Number of this process, from 0.
+        world: How many there are; 1 needs no process group.
+        local_rank: Number of this process on its machine, and of its GPU.
+        control: Process group on the CPU for what the processes agree on, so that no GPU need be waited for.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    control: Any = None
+    _told: list[Exception] = field(default_factory=list)
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        if self.world == 1:
+            return number
+        shared = torch.tensor([number])
+        dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.control)
+        return int(shared)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, by rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let an error of one process be an error of all, so that none waits for one that has ended.
+
+        Such blocks may be nested: an error that all know of is not told again.
+
+        Raises:
+            PeerError: In all processes but one: those that had no error themselves, or another had the same or a worse.
+        """
+        failed: Exception | None = None
+        try:
+            yield
+        except PeerError:
+            raise
+        except Exception as error:
+            if error in self._told:
+                raise
+            failed = error
+        # The exit code decides who speaks, and the lowest rank among equals.
+        word = 0 if failed is None else exit_code(failed) * self.world + self.world - 1 - self.rank
+        loudest = self.largest(word)
+        if failed is not None and word == loudest:
+            self._told.append(failed)
+            raise failed
+        if loudest:
+            raise PeerError(loudest // self.world) from failed
+
+    def main_first(self, function: Callable[[], Result]) -> Result:
+        """Call a function in the main process and then in the others, which find what it has made."""
+        results: list[Result] = []
+        for turn in (self.main, not self.main):
+            with self.together():
+                if turn:
+                    results.append(function())
+        return results[0]
+
+
+class _GatherBatch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, batch: Tensor) -> Tensor:
+        ctx.rank, ctx.world, ctx.size = dist.get_rank(), dist.get_world_size(), len(batch)
+        batch = batch.contiguous()
+        parts = [torch.empty_like(batch) for _ in range(ctx.world)]
+        dist.all_gather(parts, batch)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # Every process computes one and the same loss of the whole batch, so the sum of their gradients, which the
+        # reverse of a gather would ask all processes for, is `world` times this one's. DistributedDataParallel's mean
+        # over processes takes the factor out again.
+        return gradients[0].narrow(0, ctx.rank * ctx.size, ctx.size) * ctx.world
+
+
+def gather_batch(batch: Tensor) -> Tensor:
+    """Join the batches of all processes, in the order of their ranks, with gradient.
+
+    For a loss that every process computes alike on the joined batch, under ``DistributedDataParallel``: its gradient is
+    then that of one process with the whole batch.
+
+    Args:
+        batch: (N, ...), of one shape in all processes.
+
+    Returns:
+        (W·N, ...) for W processes; ``batch`` itself without a process group.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return batch
+    gathered: Tensor = _GatherBatch.apply(batch)  # pyright: ignore[reportAssignmentType]
+    return gathered
+
+
+@contextmanager
+def processes(launcher: str, timeout_minutes: float, on_gpu: bool) -> Iterator[Processes]:
+    """Join the process group that a launcher has started, and leave it at the end.
+
+    Args:
+        launcher: ``none`` (torchrun is recognised by its environment), ``pytorch`` or ``slurm``.
+        timeout_minutes: How long a process waits for the others before it fails.
+        on_gpu: nccl on the GPU of ``LOCAL_RANK``; otherwise gloo on the CPU.
+
+    Raises:
+        UserError: The launcher's environment variables are not there, or there are more processes than GPUs.
+    """
+    environment = _slurm(os.environ) if launcher == 'slurm' else os.environ
+    if launcher == 'none' and 'TORCHELASTIC_RUN_ID' not in environment:
+        yield Processes()
+        return
+    try:
+        rank, world, local = (int(environment[name]) for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'))
+    except (KeyError, ValueError) as error:
+        raise UserError(f'--launcher {launcher}: {error} is not set; start with torchrun or srun') from error
+    if world == 1:
+        yield Processes(rank, world, local)
+        return
+    if on_gpu:
+        if local >= torch.cuda.device_count():
+            raise UserError(f'process {local} of this machine has no GPU, there are {torch.cuda.device_count()}')
+        torch.cuda.set_device(local)
+    os.environ.update({key: environment[key] for key in ('MASTER_ADDR', 'MASTER_PORT')})
+    timeout = timedelta(minutes=timeout_minutes)
+    store, _, _ = next(dist.rendezvous('env://', rank, world, timeout=timeout))
+    # torchrun keeps its store when it starts the processes again, and with it the addresses of those that are gone.
+    attempt = dist.PrefixStore(f'attempt_{environment.get("TORCHELASTIC_RESTART_COUNT", 0)}', store)
+    backend = 'nccl' if on_gpu else 'gloo'
+    dist.init_process_group(backend, store=attempt, rank=rank, world_size=world, timeout=timeout)
+    try:
+        control = dist.new_group(backend='gloo', timeout=timeout) if on_gpu else None
+        yield Processes(rank, world, local, control)
+    finally:
+        dist.destroy_process_group()
+
+
+def _slurm(environment: Mapping[str, str]) -> dict[str, str]:
+    """What torchrun would have set, from what srun sets."""
+    try:
+        nodes = environment['SLURM_NODELIST']
+        names = {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'}
+        found = {name: environment[slurm] for name, slurm in names.items()}
+    except KeyError as error:
+        raise UserError(f'--launcher slurm: {error} is not set; start with srun') from error
+    address = environment.get('MASTER_ADDR')
+    if address is None:
+        command = ['scontrol', 'show', 'hostnames', nodes]
+        try:
+            address = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+        except (OSError, subprocess.CalledProcessError, IndexError) as error:
+            raise UserError('--launcher slurm: scontrol does not name the first node; set MASTER_ADDR') from error
+    return {**found, 'MASTER_ADDR': address, 'MASTER_PORT': environment.get('MASTER_PORT', str(DEFAULT_PORT))}

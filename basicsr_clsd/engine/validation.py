@@ -1,0 +1,81 @@
+"""Validation during training: all sets, shared out over the processes."""
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from basicsr_clsd.config import Options
+from basicsr_clsd.data import PairedDataset
+from basicsr_clsd.distributed import Processes
+from basicsr_clsd.evaluation.evaluate import Image, Sample, Scores, joined, measure, upscaled
+from basicsr_clsd.files import write_image
+from basicsr_clsd.models import SupervisedModel
+
+Results = dict[str, dict[str, float]]
+
+
+@dataclass
+class Best:
+    """The best validation result so far."""
+
+    value: float
+    iteration: int
+
+
+class Validator:
+    """Measures a model on sets; every process takes its share of the images and gets all results.
+
+    Args:
+        options: Checked options.
+        sets: Data sets by name.
+        processes: Who shares the work.
+        folder: Where upscaled images go if ``val.save_img`` asks for them.
+    """
+
+    def __init__(self, options: Options, sets: dict[str, PairedDataset], processes: Processes, folder: Path) -> None:
+        self.options, self.sets, self.processes, self.folder = options, sets, processes, folder
+        self.examples: dict[str, Image] = {}  # the first image of each set as it was last upscaled
+
+    def run(self, model: SupervisedModel, iteration: int) -> Results:
+        """Measure all sets: mean metrics by set; of heads too, as ``METRIC/headJ``, if ``val.heads`` asks for it."""
+        results = {}
+        for name, dataset in self.sets.items():
+            started = time.monotonic()
+            share = range(self.processes.rank, len(dataset), self.processes.world)
+            scores = Scores()
+            with self.processes.together():
+                samples = upscaled(dataset, lambda lq: model.upscale(lq, heads=self.options.val.heads), share)
+                for sample in samples:
+                    scores.images[sample.name] = self._measure(sample)
+                    if len(scores.images) == 1:
+                        self.examples[name] = sample.outputs[0]
+                    if self.options.val.save_img:
+                        write_image(sample.outputs[0], self.folder / name / f'{sample.name}_{iteration}.png')
+            names = [dataset.name(index) for index in range(len(dataset))]
+            results[name] = joined(self.processes.gather(scores), names).mean()
+            values = ', '.join(f'{metric}: {value:.4f}' for metric, value in results[name].items())
+            logging.getLogger('basicsr').info(
+                f'Validation {name}, iter {iteration:,}: {values} ({time.monotonic() - started:.1f} s)'
+            )
+        return results
+
+    def _measure(self, sample: Sample) -> dict[str, float]:
+        metrics = self.options.val.metrics
+        values = measure(sample.outputs[0], sample.gt, metrics)
+        for number, output in enumerate(sample.outputs[1:], start=1):
+            values |= {f'{name}/head{number}': value for name, value in measure(output, sample.gt, metrics).items()}
+        return values
+
+    def better(self, results: Results, best: Best | None, iteration: int) -> Best | None:
+        """The new best if these results beat it by ``val.best``'s set and metric; None if they do not."""
+        if not results:
+            return None
+        choice, metrics = self.options.val.best, self.options.val.metrics
+        metric = choice.metric or next(iter(metrics))
+        value = results[choice.dataset or next(iter(results))][metric]
+        sign = 1 if metrics[metric].better == 'higher' else -1
+        if math.isnan(value) or (best is not None and sign * value <= sign * best.value):
+            return None
+        return Best(value, iteration)

@@ -1,0 +1,78 @@
+"""Backward and optimizer step, in mixed precision, that a NaN cannot spoil."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+class Stepper:
+    """Accumulates gradients and steps an optimizer, unless the loss or a gradient is not finite.
+
+    All processes of a run decide alike: a loss that is not finite makes every gradient of its process NaN, the mean
+    over processes carries that to all of them, and all look at the norm of the mean.
+
+    Args:
+        network: Its parameters' gradients are looked at; ``DistributedDataParallel`` or bare.
+        optimizer: What is stepped.
+        precision: ``fp32``, ``bf16`` or ``fp16`` (which scales the loss).
+        device: Where the network is.
+    """
+
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, precision: str, device: torch.device
+    ) -> None:
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.optimizer = optimizer
+        self.dtype = DTYPES[precision]
+        self.device = device
+        # torch's own first scale, 65,536, overflows on losses in 8-bit units: a dozen skipped steps before the first.
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=256) if precision == 'fp16' else None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context for the network's forward; losses stay outside of it."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradients; those of a loss that is not finite are all NaN."""
+        finite = torch.isfinite(loss.detach())
+        loss = loss * torch.where(finite, 1.0, torch.nan)
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def step(self) -> Tensor:
+        """Step the optimizer if every gradient is finite, and forget the gradients.
+
+        On a GPU nothing waits for the result where the optimizer is a fused one, which looks at it by itself.
+
+        Returns:
+            1 if the step was done, 0 if it was skipped; a scalar on the device.
+        """
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        done = torch.isfinite(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])).all()
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        elif self.device.type == 'cuda' and self.optimizer.defaults.get('fused'):
+            self.optimizer.found_inf = (~done).float()  # pyright: ignore[reportAttributeAccessIssue]  (as GradScaler)
+            self.optimizer.step()
+        elif bool(done):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return done.float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale of the loss in fp16; empty otherwise."""
+        return {} if self.scaler is None else self.scaler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the scale of the loss."""
+        if self.scaler is not None and state:
+            self.scaler.load_state_dict(dict(state))
