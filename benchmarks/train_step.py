@@ -5,8 +5,8 @@
 A step is `feed_data` and `optimize_parameters` on a random batch, with a method's shipped options and the overrides of
 a setting: a precision and switches, as in `bf16+channels_last+compile`. On a CPU compiling needs a C++ compiler, and
 bf16 takes several times as long as fp32 where the CPU has no instructions for it: leave it out by `--settings`.
-The cases take turns within each repeat, in an order that rotates, so that whatever else the machine does falls on all
-of them; ratios are medians, over the repeats, of the ratios within a repeat.
+The cases take turns within each repeat, in an order drawn anew each time, so that whatever else the machine does, and
+what a case leaves in the caches, falls on all of them; ratios are medians, over the repeats, of those within a repeat.
 - **Peak memory**: on CUDA the peak of allocated memory in a step, weights and optimizer state included; on a CPU that
   of the resident size of a fresh process, beyond what it has after steps of a tiny network (so it includes what the C
   library's allocator keeps, and the compiler's own).
@@ -15,14 +15,16 @@ of them; ratios are medians, over the repeats, of the ratios within a repeat.
   the memory format that suits it better.
 - **Waiting for data** (`--data`): EDSR's step in the first setting, fed by the training engine's loader with one
   process; LR images are made in a temporary folder first.
-The cuDNN flags are the engine's, and for BasicSR its train.py's; TensorFloat-32, which torch lets BasicSR's
-convolutions use, is the setting `tf32`.
+The cuDNN flags and, on a CPU, the C library's allocator are set as the engine sets them; for BasicSR as its train.py
+does, which leaves the allocator alone. TensorFloat-32, which torch lets BasicSR's convolutions use, is the setting
+`tf32`.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -42,6 +44,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from basicsr_clsd.config import Options, check, load
 from basicsr_clsd.config.paths import REPOSITORY
 from basicsr_clsd.distributed import Processes
+from basicsr_clsd.engine.allocator import keep_freed_memory
 from basicsr_clsd.engine.build import build_model
 from basicsr_clsd.engine.trainer import Trainer
 
@@ -131,11 +134,12 @@ def build_convolution(setting: str, args: argparse.Namespace) -> Step:
     return step
 
 
-def set_flags(case: Case) -> None:
+def set_flags(case: Case, args: argparse.Namespace) -> None:
     """Set the flags as the engine does; as BasicSR's train.py, which leaves cuDNN its choice, for all else."""
     ours = case.method in METHODS
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = ours, not ours
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = case.precision == 'tf32'
+    keep_freed_memory(args.device == 'cpu' and case.method != BASICSR)
 
 
 def synchronize(args: argparse.Namespace) -> None:
@@ -146,7 +150,7 @@ def synchronize(args: argparse.Namespace) -> None:
 
 def time_step(case: Case, step: Step, args: argparse.Namespace) -> None:
     """Add the seconds of a step to those of the case."""
-    set_flags(case)
+    set_flags(case, args)
     steps = 10 if args.device == 'cuda' else 1  # as in training, a GPU is not waited for after each step
     synchronize(args)
     start = time.perf_counter()
@@ -166,6 +170,7 @@ def count_flops(step: Step) -> int:
 def resident_growth(case: Case, args: argparse.Namespace) -> int:
     """Return by how many bytes a case's model and steps raise the peak resident size of this, a fresh process."""
     torch.set_num_threads(args.threads)
+    set_flags(case, args)
     build_step(case.method, case.setting, args, TINY)()
     if 'compile' in case.setting:
         torch.compiler.reset()  # otherwise a second size is compiled for any size
@@ -183,7 +188,7 @@ def prepare(case: Case, args: argparse.Namespace) -> Step:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as process:
             case.peak_bytes = process.submit(resident_growth, case, args).result()
     others = torch.cuda.memory_allocated()  # 0 without CUDA
-    set_flags(case)
+    set_flags(case, args)
     step = build_step(case.method, case.setting, args)
     for _ in range(WARM_UP):
         step()
@@ -203,9 +208,10 @@ def measure(args: argparse.Namespace) -> list[Case]:
     flops = {method: count_flops(build_step(method, 'fp32', args)) for method in dict(names)}
     cases = [Case(method, setting, flops[method]) for method, setting in names]
     steps = [prepare(case, args) for case in cases]
-    for repeat in range(args.repeats):
-        for turn in range(len(cases)):
-            number = (repeat + turn) % len(cases)
+    order, numbers = random.Random(0), list(range(len(cases)))
+    for _ in range(args.repeats):
+        order.shuffle(numbers)
+        for number in numbers:
             time_step(cases[number], steps[number], args)
     return cases
 

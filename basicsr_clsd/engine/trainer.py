@@ -18,6 +18,7 @@ from basicsr_clsd.config import Options
 from basicsr_clsd.data.paired_dataset import check_decodable
 from basicsr_clsd.data.positions import PositionBatchSampler, SeededDataset
 from basicsr_clsd.distributed import Processes
+from basicsr_clsd.engine.allocator import keep_freed_memory
 from basicsr_clsd.engine.build import build_dataset, build_model
 from basicsr_clsd.engine.checkpoint import (
     VERSION,
@@ -71,6 +72,8 @@ class Trainer:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.train.tf32
         self.model = build_model(options)
+        if self.model.device.type == 'cpu':
+            keep_freed_memory()
         if processes.rank:  # processes start from the same weights, but draw what layers drop each for themselves
             seed_everything(self.seed + processes.rank)
         if state is not None:

@@ -1,0 +1,26 @@
+"""How the C library's allocator treats the memory of images that come and go in every iteration."""
+
+import ctypes
+import platform
+
+# glibc's <malloc.h>.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
+MIB = 2**20
+KEPT = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 64 * MIB}
+# glibc's own, after large blocks have been freed, to which its thresholds adapt.
+RETURNED = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * MIB, M_TRIM_THRESHOLD: 64 * MIB, M_TOP_PAD: 0}
+
+
+def keep_freed_memory(keep: bool = True) -> None:
+    """Have glibc keep up to 2 GiB of freed memory for the next iteration; nothing is done with other C libraries.
+
+    By itself it gives blocks above 32 MiB back to the system at once, and the system fills them with zeros, page by
+    page, each time they are asked for anew: a sixth of a training step's time on a CPU. The bits computed are the same.
+
+    Args:
+        keep: False gives memory back as glibc does by itself.
+    """
+    if platform.libc_ver()[0] == 'glibc':
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in (KEPT if keep else RETURNED).items():
+            mallopt(parameter, value)
