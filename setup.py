@@ -22,6 +22,7 @@ setup(
     version=read_version(),
     description='Contrastive learning self-distillation (CLSD) for super-resolution, on BasicSR',
     packages=find_packages(include=['basicsr_clsd', 'basicsr_clsd.*']),
+    package_data={'basicsr_clsd.data': ['catalogues/*.yml']},
     python_requires='>=3.10',
     install_requires=[
         'basicsr>=1.4.2,<1.5',
@@ -37,6 +38,8 @@ setup(
         'pydantic>=2',  # typed options: unknown keys and wrong types are told by name
         'rich',  # progress bars and tables in the terminal
         'matplotlib',  # figures of the benchmark reports
+        'pooch',  # downloads of data sets, with checksums
+        'requests',  # the downloads that pooch itself does not resume
     ],
     extras_require={
         'wandb': ['wandb'],  # BasicSR's logger.wandb

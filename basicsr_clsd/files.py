@@ -37,22 +37,21 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         if isinstance(error, OSError) and error.errno is not None:  # an error of an open file does not name it
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, so that what was renamed there stays so whatever happens to the power."""
+    number = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(number)
     finally:
-        os.close(folder)
+        os.close(number)
 
 
 def save(content: Any, path: Path) -> None:
     """``torch.save``, atomically; a disk that is full, or too full for the content, is an ``OSError``."""
-    needed = tensor_bytes(content)
-    try:
-        free = shutil.disk_usage(path.parent).free
-    except OSError:
-        free = needed  # writing will tell what is wrong
-    if free < needed:
-        raise OSError(errno.ENOSPC, f'needs {needed / 2**20:.0f} MiB and the disk has {free / 2**20:.0f}', str(path))
+    check_free(path, tensor_bytes(content))
 
     def write(file: IO[bytes]) -> None:
         try:
@@ -61,6 +60,17 @@ def save(content: Any, path: Path) -> None:
             raise OSError(f'{path}: {str(error).splitlines()[0]}') from error
 
     write_atomically(path, write)
+
+
+def check_free(path: Path, needed: int) -> None:
+    """Raise an ``OSError`` that names a path, there or to be made, if its disk has less than ``needed`` bytes left."""
+    absolute = path.absolute()
+    try:
+        free = shutil.disk_usage(next(part for part in (absolute, *absolute.parents) if part.exists())).free
+    except OSError:
+        return  # writing will tell what is wrong
+    if free < needed:
+        raise OSError(errno.ENOSPC, f'needs {needed / 2**20:.0f} MiB and the disk has {free / 2**20:.0f}', str(path))
 
 
 def tensor_bytes(content: Any) -> int:

@@ -56,3 +56,11 @@ def test_folder_that_cannot_be_made_is_told_without_making_any(tmp_path):
         files.check_writable(tmp_path / 'file' / 'below')
     files.check_writable(tmp_path / 'new' / 'below')
     assert [entry.name for entry in tmp_path.iterdir()] == ['file']
+
+
+def test_disk_that_is_too_small_is_told_whether_the_path_is_there_or_not(tmp_path):
+    for path in (tmp_path, tmp_path / 'file', tmp_path / 'no folder' / 'file'):
+        files.check_free(path, 1)
+        with pytest.raises(OSError, match='needs 1099511627776 MiB and the disk has') as caught:
+            files.check_free(path, 2**60)
+        assert caught.value.filename == str(path)

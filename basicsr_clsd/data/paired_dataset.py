@@ -1,21 +1,25 @@
 """Pairs of LR and HR images from folders or LMDBs."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from basicsr.data.transforms import augment, paired_random_crop
+import torch
 from basicsr.utils import bgr2ycbcr, img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize
 
 from basicsr_clsd.config.paths import located
-from basicsr_clsd.data.image_store import EXTENSIONS, FolderStore, ImageStore, LmdbStore, open_store
+from basicsr_clsd.data.image_file import stem
+from basicsr_clsd.data.image_store import FolderStore, ImageStore, open_store
+from basicsr_clsd.data.lmdb_beside import open_fastest
+from basicsr_clsd.data.lmdb_store import LmdbStore, RawLmdbStore
 from basicsr_clsd.data.lr_cache import default_cache, make_lr
+from basicsr_clsd.data.patches import Image, PatchBatch, RandomNumbers, draw_patch, turned
 from basicsr_clsd.errors import UserError
 
 Pair = tuple[str, str]
@@ -28,9 +32,10 @@ class PairedDataset(Dataset):
     Differences: faults are named when the set is opened (missing partners, sizes that do not fit, too small for the
     patch); without ``dataroot_lq`` the LR images are made from HR; folder and LMDB give the same order.
 
-    A sample is ``{'lq', 'gt', 'lq_path', 'gt_path'}`` with images of shape (3, H, W) in [0, 1], RGB, float32. In the
-    phase ``train`` the pair is a random patch, flipped and transposed at random with Python's ``random``; otherwise HR
-    is cropped to the LR size times ``scale``.
+    A sample is ``{'lq', 'gt', 'lq_path', 'gt_path'}`` with images of shape (3, H, W) in [0, 1], RGB, float32, as
+    BasicSR's code expects it. In the phase ``train`` the pair is a random patch, flipped and transposed at random with
+    Python's ``random``; otherwise HR is cropped to the LR size times ``scale``. This project's training asks for
+    :meth:`batch` instead, which leaves patches in 8 bits until they are on the device.
 
     Args:
         opt: A data section of the options, with ``phase`` (``train``, ``val`` or ``test``) and ``scale``.
@@ -43,16 +48,21 @@ class PairedDataset(Dataset):
         self.opt = opt
         self.scale: int = opt['scale']
         self.training = opt['phase'] == 'train'
-        self.gt = open_store(located(opt['dataroot_gt']))
+        gt_root = located(opt['dataroot_gt'])
+        # LR images are made from the files of a folder.
+        self.gt = open_fastest(gt_root) if opt.get('dataroot_lq') else open_store(gt_root)
         gt_names = self._gt_names()
         self.lq: ImageStore
         if opt.get('dataroot_lq'):
-            self.lq = open_store(located(opt['dataroot_lq']))
+            self.lq = open_fastest(located(opt['dataroot_lq']))
             self.pairs = self._pair(gt_names)
         else:
             self.lq, self.pairs = self._made_from_hr(gt_names)
         self._check_sizes()
-        self._cached: dict[Pair, tuple[NDArray, NDArray]] | None = None
+        # From a memory map a patch can be had without its image.
+        self._mapped = isinstance(self.gt, RawLmdbStore) and isinstance(self.lq, RawLmdbStore)
+        self._folders = [str(store.root / '_')[:-1] for store in (self.gt, self.lq)]
+        self._cached: dict[Pair, tuple[Image, Image]] | None = None
         if opt.get('cache_images'):
             self._cached = {pair: self._read(pair) for pair in self.pairs}
 
@@ -60,39 +70,84 @@ class PairedDataset(Dataset):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
-        pair = self.pairs[index]
-        gt, lq = self._read(pair) if self._cached is None else self._cached[pair]
-        if self.training:
-            gt, lq = paired_random_crop(gt, lq, self.opt['gt_size'], self.scale, pair[0])
-        # After the crop: dividing whole images to cut a patch out of them would be most of the work. Before the flips:
-        # they work in place, and the patch is still a part of the image that `cache_images` keeps.
-        gt, lq = (np.asarray(image, np.float32) / 255.0 for image in (gt, lq))
-        if self.training:
-            flips = augment([gt, lq], self.opt.get('use_hflip', True), self.opt.get('use_rot', True))
-            gt, lq = (np.asarray(image) for image in flips)
+        images = self._patches(index, random) if self.training else self._images(index)
+        return {**self._tensors(images), **self._paths(index)}
+
+    def batch(
+        self, indices: Sequence[int], numbers: Iterable[RandomNumbers], channels_last: bool = False
+    ) -> dict[str, Any]:
+        """A batch of training patches: the samples that these random numbers give, but in 8 bits.
+
+        Args:
+            indices: Which pairs.
+            numbers: The random numbers of each; asked for one after the other.
+            channels_last: Memory format of the images; their shape does not depend on it.
+
+        Returns:
+            ``lq`` and ``gt``, (N, 3, H, W), RGB, uint8 in [0, 255]; divided by 255 in float32 they are the samples'
+            images, bit for bit. Where ``color``, ``mean`` or ``std`` ask for values that 8 bits do not hold, they are
+            float32 as in the samples. ``lq_path`` and ``gt_path`` are lists.
+        """
+        paths = [self._paths(index) for index in indices]
+        batch: dict[str, Any] = {key: [path[key] for path in paths] for key in ('lq_path', 'gt_path')}
+        patches = (self._patches(index, drawn) for index, drawn in zip(indices, numbers, strict=True))
+        if self.opt.get('color') or self.opt.get('mean') or self.opt.get('std'):
+            samples = [self._tensors(pair) for pair in patches]
+            return batch | {key: torch.stack([sample[key] for sample in samples]) for key in ('lq', 'gt')}
+        sides = self.opt['gt_size'] // self.scale, self.opt['gt_size']
+        sizes = [3 * len(indices) * side**2 for side in sides]
+        # One block of memory for both: a loader process hands over each block by way of a file and a connection.
+        memory = torch.empty(sum(sizes), dtype=torch.uint8).split(sizes)
+        lqs, gts = (PatchBatch(part, side, channels_last) for part, side in zip(memory, sides, strict=True))
+        for place, (gt, lq) in enumerate(patches):
+            gts.put(place, gt)
+            lqs.put(place, lq)
+        return batch | {'lq': lqs.tensor(), 'gt': gts.tensor()}
+
+    def _tensors(self, images: tuple[Image, Image]) -> dict[str, Tensor]:
+        """HR and LR, BGR uint8, as the float tensors of a sample."""
+        gt, lq = (np.asarray(image, np.float32) / 255.0 for image in images)
         if self.opt.get('color') == 'y':
             gt, lq = (bgr2ycbcr(image, y_only=True)[..., None] for image in (gt, lq))
-        images = list(img2tensor([gt, lq], bgr2rgb=True, float32=True))
+        tensors = list(img2tensor([gt, lq], bgr2rgb=True, float32=True))
         if self.opt.get('mean') or self.opt.get('std'):
             mean, std = self.opt.get('mean') or [0.0], self.opt.get('std') or [1.0]
-            images = [normalize(image, mean, std) for image in images]
-        return {
-            'lq': images[1].contiguous(),
-            'gt': images[0].contiguous(),
-            'lq_path': str(self.lq.root / pair[1]),
-            'gt_path': str(self.gt.root / pair[0]),
-        }
+            tensors = [normalize(tensor, mean, std) for tensor in tensors]
+        return {'lq': tensors[1].contiguous(), 'gt': tensors[0].contiguous()}
+
+    def _paths(self, index: int) -> dict[str, str]:
+        pair = self.pairs[index]
+        return {'lq_path': self._folders[1] + pair[1], 'gt_path': self._folders[0] + pair[0]}
+
+    def _images(self, index: int) -> tuple[Image, Image]:
+        """HR and LR of a pair, whole, BGR; not to be written to."""
+        pair = self.pairs[index]
+        return self._read(pair) if self._cached is None else self._cached[pair]
+
+    def _patches(self, index: int, numbers: RandomNumbers) -> tuple[Image, Image]:
+        """A random patch of a pair, HR and LR, BGR, turned at random; not to be written to."""
+        side, scale = self.opt['gt_size'], self.scale
+        hflip, rotate = self.opt.get('use_hflip', True), self.opt.get('use_rot', True)
+        gt_name, lq_name = self.pairs[index]
+        if self._mapped:
+            draw = draw_patch(numbers, self.lq.size(lq_name), side // scale, hflip, rotate)
+            gt = self.gt.patch(gt_name, draw.top * scale, draw.left * scale, side, side)
+            lq = self.lq.patch(lq_name, draw.top, draw.left, side // scale, side // scale)
+        else:
+            gt, lq = self._images(index)
+            draw = draw_patch(numbers, lq.shape[:2], side // scale, hflip, rotate)
+            gt = gt[draw.top * scale :, draw.left * scale :][:side, :side]
+            lq = lq[draw.top :, draw.left :][: side // scale, : side // scale]
+        return turned(gt, draw), turned(lq, draw)
 
     def name(self, index: int) -> str:
         """The name of a pair: that of HR without extension; no two are equal."""
-        return _stem(self.pairs[index][0])
+        return stem(self.pairs[index][0])
 
-    def _read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _read(self, pair: Pair) -> tuple[Image, Image]:
         gt, lq = self.gt.read(pair[0]), self.lq.read(pair[1])
-        height, width = lq.shape[0] * self.scale, lq.shape[1] * self.scale
-        if gt.shape[0] < height or gt.shape[1] < width:
-            raise UserError(self._mismatch(pair, gt.shape[:2], lq.shape[:2]))
-        return gt[:height, :width], lq
+        self._check_size(pair, gt.shape[:2], lq.shape[:2])  # what a header or an LMDB's list says may be wrong
+        return gt[: lq.shape[0] * self.scale, : lq.shape[1] * self.scale], lq
 
     def _gt_names(self) -> list[str]:
         names = self.gt.names()
@@ -107,22 +162,22 @@ class PairedDataset(Dataset):
             if not wanted:
                 raise UserError(f'{meta}: names no images')
             if isinstance(self.gt, LmdbStore):  # its keys have no extension
-                wanted = [_stem(name) for name in wanted]
+                wanted = [stem(name) for name in wanted]
             missing = sorted(set(wanted) - set(names))
             if missing:
                 raise UserError(f'{self.gt.root}: {_some(missing)}, named in {meta}, not found')
             names = sorted(set(wanted))
         chosen = self.opt.get('names')
         if chosen:
-            missing = sorted(set(chosen) - {_stem(name) for name in names})
+            missing = sorted(set(chosen) - {stem(name) for name in names})
             if missing:
                 raise UserError(f"{self.gt.root}: {_some(missing)}, asked for by 'names', not found")
-            names = [name for name in names if _stem(name) in set(chosen)]
+            names = [name for name in names if stem(name) in set(chosen)]
         if not names:
             raise UserError(f'{self.gt.root}: no images in this folder')
         by_stem: dict[str, str] = {}
         for name in names:
-            other = by_stem.setdefault(_stem(name), name)
+            other = by_stem.setdefault(stem(name), name)
             if other != name:
                 raise UserError(f'{self.gt.root}: {other} and {name} differ only in the extension; rename one')
         return names
@@ -134,20 +189,20 @@ class PairedDataset(Dataset):
             template.format('')
         except (ValueError, LookupError, AttributeError) as error:
             raise UserError(f"filename_tmpl: {template!r} is no template like '{{}}x{self.scale}'") from error
-        by_stem = {_stem(name): name for name in self.lq.names()}
+        by_stem = {stem(name): name for name in self.lq.names()}
         if not by_stem:
             raise UserError(f'{self.lq.root}: no images in this folder')
         pairs, missing = [], []
         for name in gt_names:
-            stem = Path(_stem(name))
-            partner = (stem.parent / template.format(stem.name)).as_posix()
+            path = Path(stem(name))
+            partner = (path.parent / template.format(path.name)).as_posix()
             if partner in by_stem:
                 pairs.append((name, by_stem[partner]))
             else:
                 missing.append(name)
         if missing:
             hint = ''
-            if Path(_stem(missing[0])).name + f'x{self.scale}' in by_stem:
+            if Path(stem(missing[0])).name + f'x{self.scale}' in by_stem:
                 hint = f"; filename_tmpl: '{{}}x{self.scale}' would fit"
             raise UserError(f'{self.lq.root}: no LR image for {_some(missing)} of {self.gt.root}{hint}')
         extra = sorted(set(by_stem.values()) - {lq for _, lq in pairs})
@@ -165,42 +220,33 @@ class PairedDataset(Dataset):
 
     def _check_sizes(self) -> None:
         """Compare the sizes of all pairs by their headers, which takes well under a millisecond for each."""
-        made_here = not self.opt.get('dataroot_lq')
-        patch = self.opt['gt_size'] // self.scale if self.training else 1
         for pair in self.pairs:
-            gt_size, lq_size = self.gt.size(pair[0]), self.lq.size(pair[1])
-            exact = tuple(side * self.scale for side in lq_size)
-            if made_here:  # otherwise the cache holds LR images of another scale
-                fits = lq_size == tuple(side // self.scale for side in gt_size)
-            elif self.training:
-                fits = gt_size == exact
-            else:  # BasicSR lets HR be larger than LR times the scale here, and some published sets need it
-                fits = gt_size[0] >= exact[0] and gt_size[1] >= exact[1]
-            if not fits:
-                raise UserError(self._mismatch(pair, gt_size, lq_size))
-            if min(lq_size) < patch:
-                raise UserError(
-                    f'{self.gt.root / pair[0]}: {gt_size[1]}x{gt_size[0]} pixels are too few for gt_size '
-                    f'{self.opt["gt_size"]}; leave the image out or lower gt_size'
-                )
+            self._check_size(pair, self.gt.size(pair[0]), self.lq.size(pair[1]))
 
-    def _mismatch(self, pair: Pair, gt_size: tuple[int, ...], lq_size: tuple[int, ...]) -> str:
-        return (
-            f'{self.gt.root / pair[0]}: {gt_size[1]}x{gt_size[0]} pixels are not {self.scale} times the '
-            f'{lq_size[1]}x{lq_size[0]} of {self.lq.root / pair[1]}'
-        )
+    def _check_size(self, pair: Pair, gt_size: tuple[int, ...], lq_size: tuple[int, ...]) -> None:
+        exact = tuple(side * self.scale for side in lq_size)
+        if not self.opt.get('dataroot_lq'):  # LR made here; otherwise the cache holds LR images of another scale
+            fits = lq_size == tuple(side // self.scale for side in gt_size)
+        elif self.training:
+            fits = gt_size == exact
+        else:  # BasicSR lets HR be larger than LR times the scale here, and some published sets need it
+            fits = gt_size[0] >= exact[0] and gt_size[1] >= exact[1]
+        if not fits:
+            raise UserError(
+                f'{self.gt.root / pair[0]}: {gt_size[1]}x{gt_size[0]} pixels are not {self.scale} times the '
+                f'{lq_size[1]}x{lq_size[0]} of {self.lq.root / pair[1]}'
+            )
+        if min(lq_size) < (self.opt['gt_size'] // self.scale if self.training else 1):
+            raise UserError(
+                f'{self.gt.root / pair[0]}: {gt_size[1]}x{gt_size[0]} pixels are too few for gt_size '
+                f'{self.opt["gt_size"]}; leave the image out or lower gt_size'
+            )
 
 
 def check_decodable(dataset: PairedDataset) -> None:
     """Decode every pair once, so that a broken file is named before a run starts rather than hours into it."""
     for pair in dataset.pairs:
         dataset._read(pair)
-
-
-def _stem(name: str) -> str:
-    """The name without an image extension; an LMDB's keys have none."""
-    path = Path(name)
-    return path.with_suffix('').as_posix() if path.suffix.lower() in EXTENSIONS else name
 
 
 def _some(names: list[str]) -> str:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from basicsr_clsd.config import Options
 from basicsr_clsd.data.paired_dataset import check_decodable
-from basicsr_clsd.data.positions import PositionBatchSampler, SeededDataset
+from basicsr_clsd.data.positions import PositionBatchSampler, SeededBatches
 from basicsr_clsd.distributed import Processes
 from basicsr_clsd.engine.allocator import keep_freed_memory
 from basicsr_clsd.engine.build import build_dataset, build_model
@@ -119,8 +119,9 @@ class Trainer:
             world=processes.world,
         )
         self.loader = DataLoader(
-            SeededDataset(self.train_set, self.seed),
-            batch_sampler=sampler,
+            SeededBatches(self.train_set, self.seed, self.train.channels_last),
+            sampler=sampler,
+            batch_size=None,  # the data set makes whole batches
             num_workers=section.num_worker_per_gpu,
             pin_memory=section.pin_memory and torch.cuda.is_available(),
             worker_init_fn=leave_to_parent,

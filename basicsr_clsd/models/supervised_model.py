@@ -49,6 +49,7 @@ class SupervisedModel(BaseModel):
         self.net_g_ema: nn.Module | None = None
         self._try_network()
         self.log_dict: dict[str, Tensor] = {}
+        self._white = torch.tensor(255.0, device=self.device)
         if options.train is not None:
             self._set_up_training(options.train)
 
@@ -136,11 +137,21 @@ class SupervisedModel(BaseModel):
             raise UserError(f'train: {section.type}: {error}') from error
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch: ``lq`` (N, 3, h, w), ``gt`` (N, 3, H, W) if there is one, and the files they came from."""
-        how = {'non_blocking': True, 'memory_format': self._memory_format()}
-        self.lq: Tensor = data['lq'].to(self.device, **how)
-        self.gt: Tensor = data['gt'].to(self.device, **how) if 'gt' in data else self.lq
+        """Take a batch: ``lq`` (N, 3, h, w), ``gt`` (N, 3, H, W) if there is one, and the files they came from.
+
+        Images are floating point in [0, 1], or uint8 in [0, 255], which cross to the device as such and become float32
+        in [0, 1] there.
+        """
+        self.lq: Tensor = self._on_device(data['lq'])
+        self.gt: Tensor = self._on_device(data['gt']) if 'gt' in data else self.lq
         self.files: list[str] = list(data.get('gt_path', ()))
+
+    def _on_device(self, image: Tensor) -> Tensor:
+        image = image.to(self.device, non_blocking=True)
+        if image.dtype != torch.uint8:
+            return image.to(memory_format=self._memory_format())
+        # By a tensor: a GPU would multiply with the rounded reciprocal of a number, which gives other bits.
+        return image.to(torch.float32, memory_format=self._memory_format()).div_(self._white)
 
     def optimize_parameters(  # pyright: ignore[reportIncompatibleMethodOverride]  (as SRModel does)
         self, current_iter: int

@@ -1,11 +1,14 @@
 """Images in folders and LMDBs: what is found, what is read, and what is wrong with the rest."""
 
+import multiprocessing
 import os
 import pickle
 import shutil
 import struct
+import threading
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -17,7 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from basicsr_clsd.data.image_store import FolderStore, ImageStore, LmdbStore, decode, open_store
+from basicsr_clsd.data import lmdb_store
+from basicsr_clsd.data.image_file import decode
+from basicsr_clsd.data.image_store import FolderStore, ImageStore, open_store
+from basicsr_clsd.data.lmdb_build import build_raw_lmdb
 from basicsr_clsd.errors import UserError
 
 FORMATS = ['.png', '.jpg', '.bmp', '.tif', '.webp', '.ppm']
@@ -215,16 +221,25 @@ def lmdb_root(tmp_path) -> Path:
     return root
 
 
-def test_lmdb_is_read_like_the_folder_it_was_made_of(lmdb_root):
-    store, folder = open_store(lmdb_root), open_store(lmdb_root.with_suffix(''))
+@pytest.fixture(params=['png', 'raw'])
+def either_root(lmdb_root, tmp_path, request) -> Path:
+    """An LMDB by BasicSR, and one of the same images as raw pixels."""
+    if request.param == 'png':
+        return lmdb_root
+    build_raw_lmdb(FolderStore(tmp_path / 'images'), tmp_path / 'raw.lmdb')
+    return tmp_path / 'raw.lmdb'
+
+
+def test_lmdb_is_read_like_the_folder_it_was_made_of(either_root, tmp_path):
+    store, folder = open_store(either_root), open_store(tmp_path / 'images')
     assert store.names() == ['a', 'b', 'c.d (1)']
     for name in store.names():
         np.testing.assert_array_equal(store.read(name), folder.read(f'{name}.png'))
         assert store.size(name) == folder.size(f'{name}.png')
 
 
-def test_two_stores_on_one_lmdb_in_one_process(lmdb_root):
-    first, second = LmdbStore(lmdb_root), LmdbStore(lmdb_root.parent / '.' / lmdb_root.name)
+def test_two_stores_on_one_lmdb_in_one_process(either_root):
+    first, second = open_store(either_root), open_store(either_root.parent / '.' / either_root.name)
     for name in first.names():
         np.testing.assert_array_equal(first.read(name), second.read(name))
 
@@ -245,8 +260,8 @@ class Images(Dataset):
 
 @pytest.mark.parametrize('workers', [1, 2])
 @pytest.mark.parametrize('context', ['fork', 'forkserver'])
-def test_loader_processes_read_an_lmdb_that_is_open_here(lmdb_root, workers, context):
-    images = Images(LmdbStore(lmdb_root), LmdbStore(lmdb_root))
+def test_loader_processes_read_an_lmdb_that_is_open_here(either_root, workers, context):
+    images = Images(open_store(either_root), open_store(either_root))
     expected = [images[index] for index in range(12)]
     if context == 'forkserver':  # its processes cannot import this file; to be pickled while open is what matters
         again = pickle.loads(pickle.dumps(images.stores[0]))  # noqa: S301
@@ -258,14 +273,14 @@ def test_loader_processes_read_an_lmdb_that_is_open_here(lmdb_root, workers, con
         assert [images[index] for index in range(12)] == expected
 
 
-def test_child_does_not_share_the_environment_of_its_parent(lmdb_root):
-    store = LmdbStore(lmdb_root)
+def test_child_does_not_share_the_environment_of_its_parent(either_root):
+    store = open_store(either_root)
     expected = store.read('a').sum()
     child = os.fork()
     if not child:
         status = 1
         try:
-            shared = bool(LmdbStore._environments)
+            shared = bool(lmdb_store._environments)
             status = 0 if not shared and store.read('a').sum() == expected else 2
         finally:
             os._exit(status)
@@ -273,11 +288,44 @@ def test_child_does_not_share_the_environment_of_its_parent(lmdb_root):
     assert store.read('a').sum() == expected
 
 
+@pytest.mark.parametrize('method', ['spawn', 'forkserver'])
+def test_new_process_opens_the_lmdb_for_itself(either_root, method):
+    store = open_store(either_root)
+    expected = [store.read(name) for name in store.names()]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as processes:
+        for image, other in zip(processes.map(store.read, store.names()), expected, strict=True):
+            np.testing.assert_array_equal(image, other)
+
+
+def test_threads_may_read_while_the_process_forks(either_root):
+    """Before a fork the environment is closed; a thread that read its memory at that moment would end the process."""
+    store = open_store(either_root)
+    expected, ended, wrong = store.read('a'), threading.Event(), []
+
+    def read() -> None:
+        while not ended.is_set():
+            if not np.array_equal(store.read('a'), expected):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        child = os.fork()
+        if not child:
+            os._exit(0 if np.array_equal(store.read('a'), expected) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 def test_lmdb_faults_are_named(lmdb_root, tmp_path):
     copy = tmp_path / 'copy.lmdb'
 
     def fresh() -> Path:
-        LmdbStore.close_all()
+        lmdb_store.close_all()
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(lmdb_root, copy)
         return copy / 'meta_info.txt'

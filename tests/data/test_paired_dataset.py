@@ -14,6 +14,8 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 
 from basicsr_clsd.data import PairedDataset
+from basicsr_clsd.data.image_store import FolderStore
+from basicsr_clsd.data.lmdb_build import build_raw_lmdb
 from basicsr_clsd.data.paired_dataset import check_decodable
 from basicsr_clsd.errors import UserError
 
@@ -71,10 +73,23 @@ def as_lmdb(folder: Path) -> Path:
     return root
 
 
+def stored(folders: tuple[Path, Path], storage: str) -> tuple[Path, Path]:
+    """The folders, or LMDBs of them elsewhere: by BasicSR, or of raw pixels."""
+    if storage == 'png':
+        hr, lr = (as_lmdb(folder) for folder in folders)
+        return hr, lr
+    targets = [folder.parent / 'raw' / f'{folder.name}.lmdb' for folder in folders]
+    if storage == 'raw':
+        for folder, target in zip(folders, targets, strict=True):
+            build_raw_lmdb(FolderStore(folder), target)
+    hr, lr = targets if storage == 'raw' else folders
+    return hr, lr
+
+
 STATISTICS = {'mean': [0.4488, 0.4371, 0.4040], 'std': [0.5, 0.25, 1.0]}
 
 
-@pytest.mark.parametrize('lmdb', [False, True])
+@pytest.mark.parametrize('storage', ['folder', 'png', 'raw'])
 @pytest.mark.parametrize(
     'options',
     [
@@ -91,13 +106,13 @@ STATISTICS = {'mean': [0.4488, 0.4371, 0.4040], 'std': [0.5, 0.25, 1.0]}
     ],
     ids=str,
 )
-def test_samples_are_basicsrs_bit_for_bit(pairs, open_set, lmdb, options):
-    hr, lr = (as_lmdb(folder) for folder in pairs) if lmdb else pairs
+def test_samples_are_basicsrs_bit_for_bit(pairs, open_set, storage, options):
+    hr, lr = stored(pairs, storage)
     ours = open_set(dataroot_gt=str(hr), dataroot_lq=str(lr), **options)
-    theirs = basicsr_set(hr, lr, **options)
+    theirs = basicsr_set(*(pairs if storage == 'raw' else (hr, lr)), **options)
     stems = [Path(path['gt_path']).stem for path in theirs.paths]
     their_samples = samples(theirs, [stems.index(ours.name(index)) for index in range(4)] * 3)
-    if lmdb:  # lmdb opens a path but once in a process
+    if storage == 'png':  # lmdb opens a path but once in a process
         for environment in theirs.file_client.client._client.values():
             environment.close()
     for our, their in zip(samples(ours, [0, 1, 2, 3] * 3), their_samples, strict=True):
@@ -126,12 +141,62 @@ def test_sample_does_not_share_memory_with_what_is_kept(open_set):
     assert torch.equal(kept[0]['gt'], before)
 
 
-def test_folder_and_lmdb_give_one_order_and_the_same_samples(pairs, open_set):
-    hr, lr = (as_lmdb(path) for path in pairs)
+@pytest.mark.parametrize('storage', ['png', 'raw'])
+def test_folder_and_lmdb_give_one_order_and_the_same_samples(pairs, open_set, storage):
+    hr, lr = stored(pairs, storage)
     folder, lmdb = open_set(), open_set(dataroot_gt=str(hr), dataroot_lq=str(lr))
     assert [folder.name(index) for index in range(4)] == [lmdb.name(index) for index in range(4)]
     for one, other in zip(samples(folder, [2, 0, 3]), samples(lmdb, [2, 0, 3]), strict=True):
         assert torch.equal(one['gt'], other['gt']) and torch.equal(one['lq'], other['lq'])
+
+
+@pytest.mark.parametrize('storage', ['folder', 'png', 'raw', 'memory', 'mixed'])
+@pytest.mark.parametrize('channels_last', [False, True])
+@pytest.mark.parametrize('options', [{}, {'use_hflip': False}, {'use_rot': False}, {'gt_size': 36}], ids=str)
+def test_batch_is_the_samples_in_8_bits(pairs, open_set, storage, channels_last, options):
+    hr, lr = stored(pairs, 'raw' if storage == 'mixed' else storage)
+    lr = pairs[1] if storage == 'mixed' else lr
+    dataset = open_set(dataroot_gt=str(hr), dataroot_lq=str(lr), cache_images=storage == 'memory', **options)
+    order = [3, 0, 0, 2, 1] * 4
+    random.seed(3)
+    batch = dataset.batch(order, [random] * len(order), channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    expected = samples(open_set(**options), order)
+    for key in ('lq', 'gt'):
+        assert batch[key].dtype == torch.uint8 and batch[key].is_contiguous(memory_format=layout)
+        assert torch.equal(batch[key].float() / 255, torch.stack([sample[key] for sample in expected]))
+    stems = [Path(path).stem for path in batch['gt_path']]
+    assert stems == [Path(path).stem for path in batch['lq_path']] == [f'img{index + 1}' for index in order]
+    # A batch is memory of its own: writing to it reaches neither what is kept nor the map.
+    batch['gt'].zero_()
+    random.seed(3)
+    again = dataset.batch(order, [random] * len(order), channels_last)
+    assert torch.equal(again['gt'].float() / 255, torch.stack([sample['gt'] for sample in expected]))
+
+
+@pytest.mark.parametrize('options', [{'color': 'y'}, STATISTICS, {'std': [0.25]}], ids=str)
+@pytest.mark.parametrize('storage', ['folder', 'raw'])
+def test_batch_of_values_that_8_bits_do_not_hold_is_the_samples(pairs, open_set, options, storage):
+    hr, lr = stored(pairs, storage)
+    dataset, order = open_set(dataroot_gt=str(hr), dataroot_lq=str(lr), **options), [0, 1, 3, 2]
+    random.seed(3)
+    batch = dataset.batch(order, [random] * len(order))
+    for key in ('lq', 'gt'):
+        assert batch[key].dtype == torch.float32
+        assert torch.equal(batch[key], torch.stack([sample[key] for sample in samples(dataset, order)]))
+
+
+def test_image_that_has_changed_since_the_set_was_opened_is_told(pairs, open_set):
+    hr, lr = pairs
+    dataset = open_set()
+    cv2.imwrite(str(hr / 'img1.png'), np.zeros((48, 48, 3), np.uint8))
+    with pytest.raises(UserError) as caught:
+        dataset.batch([0], [random])
+    assert str(caught.value) == f'{hr}/img1.png: 48x48 pixels are not 2 times the 20x18 of {lr}/img1.png'
+    for path, side in ((hr, 12), (lr, 6)):
+        cv2.imwrite(str(path / 'img1.png'), np.zeros((side, side, 3), np.uint8))
+    with pytest.raises(UserError, match='12x12 pixels are too few for gt_size 16'):
+        dataset.batch([0], [random])
 
 
 def test_order_is_that_of_the_names_whatever_that_of_the_folder(tmp_path, pairs, open_set):

@@ -8,11 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from basicsr.data.transforms import augment, paired_random_crop
+from basicsr.utils import img2tensor
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from basicsr_clsd.data import PairedDataset
-from basicsr_clsd.data.positions import PositionBatchSampler, SeededDataset
+from basicsr_clsd.data.positions import PositionBatchSampler, SeededBatches, _derived_seed
 
 LAST = 9
 SIZES = {'images': 5, 'enlarge': 2, 'last': LAST, 'seed': 3}
@@ -28,8 +32,8 @@ def patches(folders, batch_size=4, workers=0, first=0, seed=3, rank=0, world=1):
     hr, lr = folders
     opt = {'phase': 'train', 'scale': 2, 'gt_size': 16, 'dataroot_gt': str(hr), 'dataroot_lq': str(lr)}
     sizes = {**SIZES, 'batch_size': batch_size, 'first': first, 'seed': seed, 'rank': rank, 'world': world}
-    dataset = SeededDataset(PairedDataset(opt), seed)
-    return list(DataLoader(dataset, batch_sampler=PositionBatchSampler(**sizes), num_workers=workers))
+    dataset = SeededBatches(PairedDataset(opt), seed)
+    return list(DataLoader(dataset, sampler=PositionBatchSampler(**sizes), batch_size=None, num_workers=workers))
 
 
 @pytest.fixture(scope='module')
@@ -113,23 +117,53 @@ def test_order_differs_by_epoch_and_seed():
     assert order[:50] != sorted(order[:50])
 
 
-class Drawing(torch.utils.data.Dataset):
-    """Returns what the process's generators draw."""
+def basicsr_sample(dataset, index, seed):
+    """A float sample made by BasicSR's functions, on the process's generator."""
+    gt, lq = dataset._read(dataset.pairs[index])
+    random.seed(seed)
+    gt, lq = paired_random_crop(gt, lq, dataset.opt['gt_size'], dataset.scale)
+    gt, lq = (image.astype(np.float32) / 255 for image in (gt, lq))
+    gt, lq = augment([gt, lq], dataset.opt.get('use_hflip', True), dataset.opt.get('use_rot', True))
+    return {'gt': img2tensor(gt, float32=True), 'lq': img2tensor(lq, float32=True)}
 
-    def __getitem__(self, index):
+
+@pytest.mark.parametrize('channels_last', [False, True])
+@pytest.mark.parametrize('augmentation', [{}, {'use_hflip': False}, {'use_rot': False}], ids=str)
+def test_patches_are_those_of_basicsrs_functions_seeded_by_position(folders, channels_last, augmentation):
+    """The seed of a position is a promise to runs that are resumed: it is written out here."""
+    hr, lr = folders
+    opt = {'phase': 'train', 'scale': 2, 'gt_size': 16, 'dataroot_gt': str(hr), 'dataroot_lq': str(lr)}
+    dataset = PairedDataset({**opt, **augmentation})
+    draws = [(position % 5, position) for position in [*range(40), 2**31, 2**32 + 5, 2**40]]
+    batch = SeededBatches(dataset, 3, channels_last)[draws]
+    assert batch['gt'].dtype == torch.uint8 and batch['gt'].shape == (43, 3, 16, 16)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    for number, (index, position) in enumerate(draws):
+        seed = int(np.random.SeedSequence((3, 1, position)).generate_state(1, np.uint64)[0])
+        for key, expected in basicsr_sample(dataset, index, seed).items():
+            assert batch[key].is_contiguous(memory_format=layout)
+            assert torch.equal(batch[key][number].float() / 255, expected)
+
+
+@given(st.lists(st.integers(0, 2**70), min_size=1, max_size=4))
+@settings(derandomize=True, deadline=None)
+def test_derived_seed_is_that_of_numpys_sequence(numbers):
+    assert _derived_seed(*numbers) == int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def test_seeding_a_position_leaves_the_generators_of_the_process_alone(folders):
+    def state():
         return random.random(), np.random.rand(), torch.rand(()).item()  # noqa: NPY002  (what BasicSR draws from)
 
+    def seed():
+        random.seed(5)
+        np.random.seed(5)  # noqa: NPY002
+        torch.manual_seed(5)
 
-def test_seeding_a_position_leaves_the_generators_of_the_process_alone():
-    seeded = SeededDataset(Drawing(), 0)
-    random.seed(5)
-    np.random.seed(5)  # noqa: NPY002
-    torch.manual_seed(5)
-    wanted = Drawing()[0]
-    random.seed(5)
-    np.random.seed(5)  # noqa: NPY002
-    torch.manual_seed(5)
-    drawn = [seeded[0, position] for position in (0, 1, 0)]
-    assert Drawing()[0] == wanted
-    assert drawn[0] == drawn[2]
-    assert not set(drawn[0]) & set(drawn[1])
+    hr, lr = folders
+    opt = {'phase': 'train', 'scale': 2, 'gt_size': 16, 'dataroot_gt': str(hr), 'dataroot_lq': str(lr)}
+    seed()
+    wanted = state()
+    seed()
+    SeededBatches(PairedDataset(opt), 3)[[(0, 0), (1, 1)]]
+    assert state() == wanted

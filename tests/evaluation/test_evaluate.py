@@ -151,7 +151,7 @@ def test_names_of_an_lmdb_keep_their_dots(tmp_path):
     """Two keys that differ only after a dot are two images."""
     import lmdb  # noqa: PLC0415
 
-    from basicsr_clsd.data.image_store import cv2  # noqa: PLC0415
+    from basicsr_clsd.data.image_file import cv2  # noqa: PLC0415
 
     _, content = cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))
     root = tmp_path / 'HR.lmdb'

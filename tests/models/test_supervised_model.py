@@ -1,6 +1,7 @@
 import copy
 import io
 
+import numpy as np
 import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
@@ -50,6 +51,28 @@ def test_loss_is_eq_1_in_8_bit_units(make_model, make_batch):
     assert log.keys() == {'L_SR', 'L_total'}
     assert log['L_SR'] == pytest.approx(0.5 * 255 * (sr - batch['gt']).abs().mean().item(), rel=1e-6)
     assert log['L_total'] == log['L_SR']
+
+
+@pytest.mark.parametrize('stored_channels_last', [False, True])
+@pytest.mark.parametrize('channels_last', [False, True])
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_bytes_become_on_the_device_the_floats_that_the_loader_made(
+    make_model, device, channels_last, stored_channels_last
+):
+    if device == 'cuda' and not torch.cuda.is_available():
+        pytest.skip('needs a GPU')
+    model = make_model({**baseline(channels_last=channels_last), 'num_gpu': int(device == 'cuda')})
+    levels = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 3, 16, 16).repeat(2, 1, 1, 1)
+    if stored_channels_last:
+        levels = levels.to(memory_format=torch.channels_last)
+    batch = {'lq': levels[..., :8, :8], 'gt': levels.pin_memory() if device == 'cuda' else levels}
+    model.feed_data(batch)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    for image, stored in ((model.lq, batch['lq']), (model.gt, batch['gt'])):
+        assert image.device.type == device and image.dtype == torch.float32
+        assert image.is_contiguous(memory_format=layout)
+        np.testing.assert_array_equal(image.cpu().numpy(), stored.numpy().astype(np.float32) / 255)
+    assert levels.dtype == torch.uint8 and levels[0, 0].flatten().tolist() == list(range(256))
 
 
 @pytest.mark.parametrize('arch', ['EDSR', 'MSRResNet'])

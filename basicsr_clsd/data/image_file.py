@@ -1,0 +1,119 @@
+"""Encoded images: pixels from a file's content, the size from its header, parts of the pixels."""
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from basicsr_clsd.errors import UserError
+
+EXTENSIONS = frozenset({'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm'})
+JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
+PNG_START, PNG_LAST_CHUNK = b'\x89PNG\r\n\x1a\n', b'IEND'
+EXIF_ORIENTATION = 0x0112
+TURNED_ORIENTATIONS = (5, 6, 7, 8)  # those that swap height and width
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257
+
+# What is wrong with an image is told by an exception that names the file, not by OpenCV on standard error.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+# What Pillow raises for the headers of damaged files.
+HEADER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+def stem(name: str) -> str:
+    """The name without an image extension; the keys of an LMDB have none, whatever dots they hold."""
+    path = Path(name)
+    return path.with_suffix('').as_posix() if path.suffix.lower() in EXTENSIONS else name
+
+
+def decode(content: bytes, where: str) -> NDArray[np.uint8]:
+    """Decode an encoded image to BGR uint8 (H, W, 3), or raise a :class:`UserError` that names it."""
+    # OpenCV fills the missing rest of a JPEG with gray and says nothing that a program could see.
+    if content.startswith(JPEG_START) and JPEG_END not in content[-4096:]:
+        raise UserError(f'{where}: truncated image')
+    try:
+        whole = bool(content) and not (content.startswith(PNG_START) and _png_is_damaged(content))
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if whole else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise UserError(f'{where}: not an image that can be decoded (broken or truncated)')
+    return image.astype(np.uint8, copy=False)
+
+
+def crop(image: NDArray[np.uint8], top: int, left: int, height: int, width: int, where: str) -> NDArray[np.uint8]:
+    """A copy of a part of an image, or a :class:`UserError` that names the image if the part reaches beyond it."""
+    check_inside(image.shape[:2], top, left, height, width, where)
+    return image[top : top + height, left : left + width].copy()
+
+
+def check_inside(size: tuple[int, ...], top: int, left: int, height: int, width: int, where: str) -> None:
+    """Raise a :class:`UserError` that names an image of (height, width) ``size`` if it has no such part."""
+    if not (0 <= top <= size[0] - height and 0 <= left <= size[1] - width and height > 0 and width > 0):
+        raise UserError(
+            f'{where}: {size[1]}x{size[0]} pixels have no part of {width}x{height} at row {top}, column {left}'
+        )
+
+
+def _png_is_damaged(content: bytes) -> bool:
+    """Whether a chunk that decoding needs is cut off or altered; libpng would say so on standard error itself."""
+    view, start = memoryview(content), len(PNG_START)
+    while start + 12 <= len(content):
+        length, kind = struct.unpack_from('>I4s', content, start)
+        end = start + 8 + length
+        needed = kind[:1].isupper()
+        if needed and (end + 4 > len(content) or zlib.crc32(view[start + 4 : end]) != _number(content, end)):
+            return True
+        if kind == PNG_LAST_CHUNK:
+            return False
+        start = end + 4
+    return True
+
+
+def _number(content: bytes, start: int) -> int:
+    return struct.unpack_from('>I', content, start)[0]
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image file as decoded, rotated as its EXIF data ask, from its header alone.
+
+    Raises:
+        UserError: The header is broken, or the file cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of Pillow, on what is odd in a header
+            with Image.open(path) as image:
+                return _decoded_size(image)
+    except HEADER_ERRORS as error:
+        raise UserError(f'{path}: not an image that can be decoded (broken or truncated)') from error
+
+
+def _decoded_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of an opened image after the rotation that its EXIF data ask for, without decoding it."""
+    width, height = image.size
+    if isinstance(image, TiffImageFile):  # some versions of Pillow turn these by themselves
+        width, height = image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
+    # Pillow would decode a PNG without EXIF data to look for some behind its pixels.
+    has_exif = not isinstance(image, PngImageFile) or 'exif' in image.info
+    turned = has_exif and image.getexif().get(EXIF_ORIENTATION) in TURNED_ORIENTATIONS
+    return (width, height) if turned else (height, width)
