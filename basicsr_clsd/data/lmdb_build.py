@@ -115,7 +115,7 @@ def _build(
             lines = [f'{key}.png ({records[key].height},{records[key].width},3) {PNG_LEVEL}\n' for key in sorted(keys)]
             write_text(''.join(lines), folder / META)
         sync_folder(folder)
-        folder.rename(target)
+        os.rename(folder, target)
         sync_folder(target.parent)
     return True
 

@@ -1,6 +1,7 @@
 """A folder that is whole or not there: filled under a hidden name, and renamed at the end."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def staged(target: Path, settings: Mapping[str, Any], sources: Mapping[str, list
             write_text(json.dumps(made_from, indent=0), hidden / MADE_FROM)
         yield hidden
         sync_folder(hidden)
-        hidden.rename(target)
+        os.rename(hidden, target)
         sync_folder(target.parent)
 
 
