@@ -13,6 +13,8 @@ what a case leaves in the caches, falls on all of them; ratios are medians, over
 - **FLOPs**: of convolutions and products, forward and backward, by `torch.utils.flop_counter`.
 - **Share**: of the FLOP/s of a plain 3x3 convolution of 256 channels, forward and backward, in the same precision and
   the memory format that suits it better.
+- **The paper's Table 6**: an iteration of each method against CLSD's, and the hours that its schedule would take on
+  this machine, with those of the teacher (`EDSR_L`) where there is one. Here teachers have random weights.
 - **Waiting for data** (`--data`): EDSR's step in the first setting, fed by the training engine's loader with one
   process; LR images are made in a temporary folder first.
 The cuDNN flags and, on a CPU, the C library's allocator are set as the engine sets them; for BasicSR as its train.py
@@ -37,6 +39,7 @@ from typing import Any
 
 import torch
 from contrastive_loss import peak_resident_bytes
+from paper_times import WITH_TEACHER, compare, print_table
 from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -54,12 +57,17 @@ METHODS: dict[str, list[str]] = {
     'EDSR': ['train_EDSR_x{}.yml'],
     'DS': ['train_DS_x{}.yml'],
     'CLSD': ['train_CLSD_x{}.yml'],
+    'FAKD': ['train_FAKD_x{}.yml'],
+    'LFD': ['train_LFD_x{}.yml'],
+    'LSFD': ['train_LSFD_x{}.yml'],
+    'EDSR_L': ['teacher/train_EDSR_L_x{}.yml'],
 }
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
 SWITCHES = ('', '+channels_last', '+compile', '+channels_last+compile')
 SETTINGS = [precision + switches for precision in PRECISIONS for switches in SWITCHES]
 # The same code at next to no memory; two images, as the contrastive loss compares them.
 TINY = ['network_g:num_feat=4', 'datasets:train:gt_size=24', 'datasets:train:batch_size_per_gpu=2']
+TINY_TEACHER = 'network_teacher:num_feat=4'
 WARM_UP = 2  # steps; the optimizer has its state after the first
 Step = Callable[[], None]
 
@@ -87,9 +95,25 @@ def method_options(method: str, setting: str, args: argparse.Namespace, extra: S
     overrides += ['train:tf32=true' if precision == 'tf32' else f'train:precision={precision}']
     overrides += [f'train:{switch}=true' for switch in switches]
     overrides += [f'num_gpu={int(args.device == "cuda")}', f'datasets:train:batch_size_per_gpu={args.batch}', *extra]
+    if method in WITH_TEACHER:
+        size, tiny = ('tiny', [TINY_TEACHER]) if extra is TINY else ('full', [])
+        overrides += [f'path:pretrain_network_teacher={args.folder}/{size}.pth', *tiny]
     options = load(REPOSITORY / 'options' / file.format(args.scale), overrides)
     check(options)
     return options
+
+
+def write_teachers(args: argparse.Namespace) -> None:
+    """Write weights for the teachers of the methods that have one."""
+    from basicsr.archs import build_network  # noqa: PLC0415
+
+    for method in set(args.methods) & set(WITH_TEACHER):
+        for extra in ((), TINY):
+            options = method_options(method, 'fp32', args, extra)
+            path = Path(str(options.path.pretrain_network_teacher))
+            if options.network_teacher is not None and not path.exists():
+                network = build_network(options.network_teacher.as_dict())
+                torch.save({'params': network.state_dict()}, path)
 
 
 def build_step(method: str, setting: str, args: argparse.Namespace, extra: Sequence[str] = ()) -> Step:
@@ -177,6 +201,7 @@ def resident_growth(case: Case, args: argparse.Namespace) -> int:
     Path('/proc/self/clear_refs').write_text('5')  # the peak is now what is resident
     before = peak_resident_bytes()
     step = build_step(case.method, case.setting, args)
+    Path('/proc/self/clear_refs').write_text('5')  # without what reading a teacher's weights took
     for _ in range(2 * WARM_UP):  # after fewer the allocator has not settled
         step()
     return peak_resident_bytes() - before
@@ -281,6 +306,16 @@ def find_bars(cases: Sequence[Case], data: dict[str, float] | None) -> list[dict
     ]
 
 
+def compare_with_paper(cases: Sequence[Case], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Hold the methods' steps against the paper's training times, in each setting."""
+    rows = []
+    for setting in args.settings:
+        found = {case.method: case for case in cases if case.method in METHODS and case.setting == setting}
+        seconds = {method: statistics.median(case.seconds) for method, case in found.items()}
+        rows += compare(seconds, lambda one, other, found=found: ratio(found[one], found[other]), setting, args.batch)
+    return rows
+
+
 def machine(args: argparse.Namespace) -> dict[str, Any]:
     """Return what is measured on and how."""
     models = (line for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name'))
@@ -314,6 +349,7 @@ def print_report(report: dict[str, Any]) -> None:
         )
     if data:
         print(f'\nWith the loader {data["seconds"]:.4f} s an iteration, {data["share_waiting"]:.2%} waiting for data.')
+    print_table(report['paper'], where.batch)
     print('\n| bar: steps in fp32 on 2 CPU cores | limit | measured | |\n| --- | ---: | ---: | --- |')
     for bar in report['bars']:
         print(f'| {bar["bar"]} | {bar["limit"]} | {bar["measured"]:.3f} | {"met" if bar["met"] else "not met"} |')
@@ -351,10 +387,14 @@ def main() -> None:
         # To the compiler all networks are one function, which it would give up on after a few settings.
         torch._dynamo.config.recompile_limit = 256
     where = machine(args)
-    cases = measure(args)
+    with tempfile.TemporaryDirectory() as folder:
+        args.folder = folder
+        write_teachers(args)
+        cases = measure(args)
     data = measure_data(args) if args.data else None
     rows = [describe(case, cases) for case in cases]
-    report = {'machine': where, 'cases': rows, 'data': data, 'bars': find_bars(cases, data)}
+    paper = compare_with_paper(cases, args)
+    report = {'machine': where, 'cases': rows, 'paper': paper, 'data': data, 'bars': find_bars(cases, data)}
     print_report(report)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2, default=str) + '\n')

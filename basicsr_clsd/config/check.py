@@ -64,8 +64,11 @@ def check(options: Options, testing: bool = False) -> None:
         UserError: One line with the first fault, its key, and what exists instead.
     """
     _check_name(options.model_type, own_names(MODEL_REGISTRY), 'model_type')
-    _check_component(options.network_g, entries(ARCH_REGISTRY), 'network_g')
-    _check_scale(options)
+    for key in ('network_g', 'network_teacher'):
+        network = getattr(options, key)
+        if network is not None:
+            _check_component(network, entries(ARCH_REGISTRY), key)
+            _check_scale(network, options.scale, key)
     for key, dataset in options.datasets.items():
         if key.split('_')[0] not in ('train', 'val', 'test'):
             raise UserError(f"datasets.{key}: a set's section is named train, val... or test_...")
@@ -119,8 +122,9 @@ def _check_training(options: Options) -> None:
     _check_schedule(train)
     for key in Train.model_fields:
         loss = getattr(train, key)
-        if key.endswith('_opt') and loss is not None:
+        if key.endswith('_opt') and isinstance(loss, Component):
             _check_component(loss, entries(LOSS_REGISTRY), f'train.{key}')
+    _check_distillation(options, train)
     if train.contrastive_opt is not None and dataset.batch_size_per_gpu == 1:
         raise UserError('datasets.train.batch_size_per_gpu: 1 is too few: a contrastive term compares images')
     contrastive = train.contrastive_opt
@@ -134,6 +138,28 @@ def _check_training(options: Options) -> None:
     _check_wandb(options)
     _check_best(options)
     _warn_of_collapse(train)
+
+
+def _check_distillation(options: Options, train: Train) -> None:
+    terms = train.distill_opt or []
+    if not getattr(registered(MODEL_REGISTRY, options.model_type), 'has_teacher', False):
+        for key, value in (('network_teacher', options.network_teacher), ('train.distill_opt', terms)):
+            if value:
+                raise UserError(f'{key}: {options.model_type} has no teacher; use model_type: KDModel')
+        return
+    if options.network_teacher is None:
+        raise UserError(f'network_teacher: missing; {options.model_type} needs a teacher')
+    if options.path.pretrain_network_teacher is None:
+        raise UserError('path.pretrain_network_teacher: missing; a teacher must have been trained')
+    if not terms:
+        raise UserError(f'train.distill_opt: missing; {options.model_type} needs at least one term')
+    for number, term in enumerate(terms):
+        where = f'train.distill_opt.{number}'
+        # The channels at the taps are found out when the networks have been built.
+        _check_component(term, entries(LOSS_REGISTRY), where, given=('student_channels', 'teacher_channels'))
+        if len(term.student_taps) != len(term.teacher_taps):
+            counts = f'{len(term.teacher_taps)} taps, {len(term.student_taps)} of the student'
+            raise UserError(f'{where}.teacher_taps: {counts}; each needs its counterpart')
 
 
 def _check_wandb(options: Options) -> None:
@@ -190,13 +216,13 @@ def _check_normalisation(dataset: Dataset, where: str) -> None:
         raise UserError(f'{where}.std: images cannot be divided by 0')
 
 
-def _check_scale(options: Options) -> None:
-    arguments = inspect.signature(entries(ARCH_REGISTRY)[options.network_g.type]).parameters
+def _check_scale(network: Component, scale: int, where: str) -> None:
+    arguments = inspect.signature(entries(ARCH_REGISTRY)[network.type]).parameters
     for key in ('upscale', 'scale'):
         if key in arguments:
-            value = options.network_g.arguments().get(key, arguments[key].default)
-            if value != options.scale:
-                raise UserError(f'network_g.{key}: {value} does not match scale: {options.scale}')
+            value = network.arguments().get(key, arguments[key].default)
+            if value != scale:
+                raise UserError(f'{where}.{key}: {value} does not match scale: {scale}')
 
 
 def _check_name(name: str, known: Iterable[str], where: str) -> None:
@@ -222,7 +248,8 @@ def _check_component(
     arguments = component.arguments()
     for name in arguments:
         if name not in by_name and not free:
-            raise UserError(f'{where}.{name}: {component.type} has no such argument{suggest(name, by_name)}')
+            near = suggest(name, [*by_name, *type(component).model_fields])
+            raise UserError(f'{where}.{name}: {component.type} has no such argument{near}')
     for name, parameter in by_name.items():
         if parameter.default is inspect.Parameter.empty and name not in arguments:
             raise UserError(f'{where}.{name}: missing; {component.type} needs it')

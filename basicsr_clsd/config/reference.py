@@ -15,6 +15,7 @@ SECTIONS = (
     ('`datasets.<train | val... | test...>`', schema.Dataset),
     ('`path`', schema.Paths),
     ('`train`', schema.Train),
+    ('`train.teacher`', schema.Teacher),
     ('`val`', schema.Validation),
     ('`val.best`', schema.Best),
     ('`logger`', schema.Logger),
@@ -23,6 +24,7 @@ SECTIONS = (
     ('A loss: `train.*_opt`', schema.Loss),
     ('`train.self_distill_opt` has also', schema.SelfDistillLoss),
     ('`train.contrastive_opt` has also', schema.ContrastiveTerm),
+    ('Each of `train.distill_opt` has also', schema.DistillationTerm),
 )
 INTRODUCTION = """# Options
 
@@ -33,8 +35,9 @@ command line. An unknown key is an error. What a run used, with every default fi
 `experiments/NAME/NAME.yml`.
 
 The `train_*` files are the paper's settings: `EDSR` (L_SR), `ASR` (+ L_ASR), `DS` (+ L_ASR + L_SD), `CLSD` (+ L_ASR +
-L_CS) and `CLSD_eq6` (all four). `ablation/` varies one thing of `train_CLSD_x2.yml` each; `small/` is for a CPU;
-`demo.yml` is what `scripts/demo.sh` runs; `_base/` holds what the others share.
+L_CS) and `CLSD_eq6` (all four); with a teacher, `FAKD`, `FitNet`, `LFD` and `LSFD`. `teacher/` trains that teacher,
+`ablation/` varies one thing of `train_CLSD_x2.yml` each; `small/` is for a CPU; `demo.yml` is what `scripts/demo.sh`
+runs; `_base/` holds what the others share.
 
 A section with a `type` (networks, losses, metrics, optimizer, scheduler) takes the arguments of the class it names.
 Relative paths of data start at the current folder; with the variable `CLSD_DATA` set, `datasets/...` is looked for

@@ -100,6 +100,35 @@ class ContrastiveTerm(Loss):
         return {key: value for key, value in super().arguments().items() if key != 'across_accumulation'}
 
 
+class DistillationTerm(Loss):
+    """One term between the student and the teacher."""
+
+    name: Text | None = Field(default=None, description="the term's name in the log; default the loss's own")
+    student_taps: list[Text] = Field(
+        default_factory=list,
+        description='features of the student: paths of modules, whose output is meant (`body.9`), or input '
+        '(`upsample:input`)',
+    )
+    teacher_taps: list[Text] = Field(default_factory=list, description='features of the teacher, one for each of those')
+
+    def arguments(self) -> dict[str, Any]:
+        """The loss's own arguments; name and taps are the model's."""
+        own = ('name', 'student_taps', 'teacher_taps')
+        return {key: value for key, value in super().arguments().items() if key not in own}
+
+
+class Teacher(Section):
+    """How the teacher computes; it is in evaluation mode, without gradient."""
+
+    precision: Literal['fp32', 'bf16', 'fp16'] | None = Field(
+        default=None, description='of the teacher; default `train.precision`'
+    )
+    channels_last: bool | None = Field(
+        default=None, description='memory format of the teacher; default `train.channels_last`'
+    )
+    compile: bool | None = Field(default=None, description='compile the teacher; default `train.compile`')
+
+
 class Distribution(Section):
     """How several processes find each other and wait."""
 
@@ -165,6 +194,12 @@ class Paths(Section):
     pretrain_network_g: str | None = Field(default=None, description='weights of `network_g` to start from, or to test')
     param_key_g: str | None = Field(default='params', description='key of the weights in that file; `~`: it has none')
     strict_load_g: bool = Field(default=True, description='every key must match')
+    pretrain_network_teacher: str | None = Field(
+        default=None, description="weights of `network_teacher`, under BasicSR's names or EDSR-PyTorch's (new key)"
+    )
+    param_key_teacher: str = Field(
+        default='params', description='key of the weights in that file; a file without keys is taken as it is (new key)'
+    )
     resume_state: str | None = Field(default=None, description='training state to go on from')
     ignore_resume_networks: list[str] | None = Field(default=None, description='accepted; a state holds everything')
     experiments_root: str | None = Field(
@@ -197,6 +232,10 @@ class Train(Section):
     contrastive_opt: ContrastiveTerm | None = Field(
         default=None, description='L_CS: contrastive ratio, sum over heads (new key)'
     )
+    distill_opt: list[DistillationTerm] | None = Field(
+        default=None, description='terms between the student and the teacher (new key)'
+    )
+    teacher: Teacher = Field(default_factory=Teacher, description='how the teacher computes (new key)')
     pixel_range: float | None = Field(
         default=None,
         gt=0,
@@ -289,7 +328,7 @@ class Options(Section):
     name: FileName = Field(description='name of the run and of its folders')
     model_type: str = Field(
         default='SupervisedModel',
-        description="`CLSDModel`, or `SupervisedModel`, which BasicSR's `SRModel` and `SwinIRModel` mean too",
+        description="`CLSDModel`, `KDModel` or `SupervisedModel`; BasicSR's `SRModel` and `SwinIRModel` mean the last",
     )
     scale: int = Field(ge=1, le=16, description='super-resolution factor s')
     num_gpu: Annotated[Literal['auto'] | Count, BeforeValidator(_gpus)] = Field(
@@ -297,6 +336,9 @@ class Options(Section):
     )
     manual_seed: Seed | None = Field(default=None, description='seed of everything; left out: drawn, and written down')
     network_g: Component = Field(description='the student: registered arch and its arguments')
+    network_teacher: Component | None = Field(
+        default=None, description='the teacher of `KDModel`: registered arch and its arguments (new key)'
+    )
     datasets: dict[str, Dataset] = Field(default_factory=dict, description='`train`, `val...`, `test...`')
     path: Paths = Field(default_factory=Paths)
     train: Train | None = None
@@ -315,6 +357,10 @@ class Options(Section):
                 dataset.name = key
         if self.train is not None and self.train.pixel_range is None:
             self.train.pixel_range = 1.0 if self.model_type in BASICSR_MODELS else 255.0
+        if self.train is not None and self.network_teacher is not None:
+            for key in Teacher.model_fields:
+                if getattr(self.train.teacher, key) is None:
+                    setattr(self.train.teacher, key, getattr(self.train, key))
         if not self.val.metrics:
             protocol = {'crop_border': self.scale, 'test_y_channel': True}
             self.val.metrics = {

@@ -10,7 +10,16 @@ from basicsr_clsd.errors import UserError
 
 # Sections and keys that decide which numbers a run computes; all else (paths, logging, workers) may change freely.
 GLOBAL_BATCH = 'global batch (datasets.train.batch_size_per_gpu x processes x train.accumulate)'
-MATHEMATICS = ('model_type', 'scale', 'manual_seed', 'network_g', 'train', 'datasets.train', GLOBAL_BATCH)
+MATHEMATICS = (
+    'model_type',
+    'scale',
+    'manual_seed',
+    'network_g',
+    'network_teacher',
+    'train',
+    'datasets.train',
+    GLOBAL_BATCH,
+)
 FREE = (
     'train.total_iter',
     'train.skip_limit',

@@ -279,17 +279,13 @@ class Trainer:
                 self.curves.add_scalar(f'{group}/{name}', value, self.iteration)
 
     def _log_start(self) -> None:
-        network = self.model.get_bare_model(self.model.net_g)
-        count = sum(parameter.numel() for parameter in network.parameters())
-        student = sum(value.numel() for value in self.model.student_weights()['params'].values())
         parts = [f'{self.options.datasets["train"].batch_size_per_gpu} images']
         parts += [f'{self.processes.world} processes'] if self.processes.world > 1 else []
         parts += [f'{self.train.accumulate} micro-batches'] if self.train.accumulate > 1 else []
         self.logger.info(environment())
         self.logger.info(
-            f'{self.options.name}: {self.options.network_g.type}, {student:,} parameters'
-            + (f' and {count - student:,} in heads' if count != student else '')
-            + f'; {len(self.train_set):,} training images; global batch {self.global_batch}'
+            f'{self.options.name}: {self.model.describe()}; {len(self.train_set):,} training images; '
+            f'global batch {self.global_batch}'
             + (f' = {" x ".join(parts)}' if len(parts) > 1 else '')
             + f'; {self.train.precision}; seed {self.seed}; iterations {self.iteration:,} to {self.train.total_iter:,}'
         )

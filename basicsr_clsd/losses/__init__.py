@@ -1,5 +1,16 @@
 """Losses, registered in BasicSR's ``LOSS_REGISTRY``."""
 
 from basicsr_clsd.losses.contrastive_loss import ContrastiveLoss
+from basicsr_clsd.losses.distillation_loss import DistillationLoss, OutputDistillationLoss, Outputs
+from basicsr_clsd.losses.regressed_feature_loss import RegressedFeatureLoss, SelectiveFeatureLoss
+from basicsr_clsd.losses.spatial_affinity_loss import SpatialAffinityLoss
 
-__all__ = ['ContrastiveLoss']
+__all__ = [
+    'ContrastiveLoss',
+    'DistillationLoss',
+    'OutputDistillationLoss',
+    'Outputs',
+    'RegressedFeatureLoss',
+    'SelectiveFeatureLoss',
+    'SpatialAffinityLoss',
+]

@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context for a network's forward in a precision: ``fp32``, ``bf16`` or ``fp16``."""
+    return nullcontext() if precision == 'fp32' else torch.autocast(device.type, DTYPES[precision])
 
 
 class Stepper:
@@ -28,16 +33,14 @@ class Stepper:
     ) -> None:
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimizer = optimizer
-        self.dtype = DTYPES[precision]
+        self.precision = precision
         self.device = device
         # torch's own first scale, 65,536, overflows on losses in 8-bit units: a dozen skipped steps before the first.
         self.scaler = torch.amp.GradScaler(device.type, init_scale=256) if precision == 'fp16' else None
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for the network's forward; losses stay outside of it."""
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
+        return autocast(self.device, self.precision)
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients; those of a loss that is not finite are all NaN."""

@@ -1,13 +1,12 @@
 """A network trained against ground truth."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from typing import Any
 
 import torch
-from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -18,11 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from basicsr_clsd.config.check import OPTIMIZERS, SCHEDULERS
 from basicsr_clsd.config.schema import Component, Options, Train
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.models.precision import ends_in_full_precision
+from basicsr_clsd.models.networks import build, placed, try_out
 from basicsr_clsd.models.stepper import Stepper
 from basicsr_clsd.models.weights import load_weights, student_state
-
-TRIAL_SIDE = 32
 
 
 @MODEL_REGISTRY.register()
@@ -47,38 +44,19 @@ class SupervisedModel(BaseModel):
         super().__init__({'num_gpu': int(gpu), 'is_train': options.train is not None, 'dist': False})
         self.net_g = self._build_network()
         self.net_g_ema: nn.Module | None = None
-        self._try_network()
+        self.parallel: DistributedDataParallel | None = None  # around what is trained, in a run of several processes
+        try_out(self.net_g, lambda lq: self.upscale(lq)[0], self.options, 'network_g')
         self.log_dict: dict[str, Tensor] = {}
         self._white = torch.tensor(255.0, device=self.device)
         if options.train is not None:
             self._set_up_training(options.train)
 
     def _build_network(self) -> nn.Module:
-        section, path = self.options.network_g, self.options.path
-        try:
-            network = build_network(section.as_dict())
-        except (TypeError, ValueError, AssertionError, RuntimeError, LookupError) as error:
-            raise UserError(f'network_g: {section.type} cannot be built: {error}') from error
+        path = self.options.path
+        network = build(self.options.network_g, 'network_g')
         if path.pretrain_network_g is not None:
             load_weights(network, path.pretrain_network_g, path.param_key_g, path.strict_load_g)
-        # Keywords alone, as `to` has no form that takes a device and a format without a type.
-        return network.to(device=self.device, memory_format=self._memory_format())
-
-    def _try_network(self) -> None:
-        """Upscale a small image, so that a network that cannot work is told now and not in the middle of a run."""
-        channels = 1 if any(section.color == 'y' for section in self.options.datasets.values()) else 3
-        section, scale = self.options.network_g, self.options.scale
-        try:
-            with ends_in_full_precision(self.net_g):
-                sr = self.upscale(torch.zeros(1, channels, TRIAL_SIDE, TRIAL_SIDE))[0]
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f'network_g: {section.type} cannot upscale {channels} channels: {reason}') from error
-        if sr.shape != (1, channels, TRIAL_SIDE * scale, TRIAL_SIDE * scale):
-            size = ' x '.join(map(str, sr.shape[1:]))
-            raise UserError(f'network_g: {section.type} makes {size} of {channels} x {TRIAL_SIDE} x {TRIAL_SIDE}')
+        return placed(network, self.device, self._memory_format())
 
     def _set_up_training(self, train: Train) -> None:
         if self.options.val.heads and not hasattr(self.net_g, 'heads'):
@@ -95,7 +73,7 @@ class SupervisedModel(BaseModel):
         except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f'train.scheduler: {error}') from error
         self.optimizers, self.schedulers = [optimizer], [scheduler]
-        self.stepper = Stepper(self.net_g, optimizer, train.precision, self.device)
+        self.stepper = Stepper(self._trained(), optimizer, train.precision, self.device)
         if train.compile:
             self.net_g.compile()
         if dist.is_initialized():
@@ -104,16 +82,20 @@ class SupervisedModel(BaseModel):
             buffers: dict[str, Any] = {'forward_sync_buffers': False}
             if 'forward_sync_buffers' not in known:  # torch 2.14 and older
                 buffers = {'broadcast_buffers': False}
-            self.net_g = DistributedDataParallel(
-                self.net_g,
+            self.parallel = DistributedDataParallel(
+                self._trained(),
                 device_ids=[self.device] if self.device.type == 'cuda' else None,
                 find_unused_parameters=self.options.find_unused_parameters,
                 **buffers,
             )
 
+    def _trained(self) -> nn.Module:
+        """The module that has every trained parameter, and whose forward uses them."""
+        return self.net_g
+
     def _build_optimizer(self, section: Component) -> torch.optim.Optimizer:
         kind, arguments = OPTIMIZERS[section.type], section.arguments()
-        parameters = [parameter for parameter in self.net_g.parameters() if parameter.requires_grad]
+        parameters = [parameter for parameter in self._trained().parameters() if parameter.requires_grad]
         if 'fused' in inspect.signature(kind).parameters and 'fused' not in arguments:
             # Several times as fast; which devices and arguments it knows differs between versions of torch.
             with suppress(RuntimeError, TypeError, ValueError, LookupError):
@@ -135,6 +117,13 @@ class SupervisedModel(BaseModel):
             return build_loss({'type': section.type, **section.arguments()}).to(self.device)
         except (TypeError, ValueError) as error:
             raise UserError(f'train: {section.type}: {error}') from error
+
+    def describe(self) -> str:
+        """What is trained, for the log."""
+        count = _count(self.net_g.parameters())
+        student = _count(self.student_weights()['params'].values())
+        heads = f' and {count - student:,} in heads' if count != student else ''
+        return f'{self.options.network_g.type}, {student:,} parameters{heads}'
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: ``lq`` (N, 3, h, w), ``gt`` (N, 3, H, W) if there is one, and the files they came from.
@@ -170,8 +159,8 @@ class SupervisedModel(BaseModel):
         """
         frequency = self.options.logger.grad_norm_freq
         # Processes exchange gradients once, with those of the last micro-batch.
-        waiting = part + 1 < parts and isinstance(self.net_g, DistributedDataParallel)
-        with self.net_g.no_sync() if waiting else nullcontext():  # pyright: ignore[reportCallIssue]
+        waiting = self.parallel.no_sync() if self.parallel is not None and part + 1 < parts else nullcontext()
+        with waiting:
             terms, measures = self.loss_terms()
             total = torch.stack(list(terms.values())).sum()
             log = {**terms, **measures, 'L_total': total}
@@ -202,7 +191,7 @@ class SupervisedModel(BaseModel):
     def run_network(self) -> Any:
         """The network's output for the batch, in ``train.precision``."""
         with self.stepper.autocast():
-            return self.net_g(self.lq)
+            return (self.net_g if self.parallel is None else self.parallel)(self.lq)
 
     def student_terms(self, sr: Tensor) -> dict[str, Tensor]:
         """L_SR (Eq. 1), and the perceptual terms if asked for, of the student's output."""
@@ -226,7 +215,7 @@ class SupervisedModel(BaseModel):
         """Norm of a term's gradient in the student's trunk: all its parameters but the upsampler's and conv_last's."""
         trunk = [
             value
-            for name, value in self.get_bare_model(self.net_g).named_parameters()
+            for name, value in self.net_g.named_parameters()
             if not name.startswith(('heads.', 'upsample', 'conv_last'))
         ]
         gradients = torch.autograd.grad(term, trunk, retain_graph=True, allow_unused=True)
@@ -239,7 +228,7 @@ class SupervisedModel(BaseModel):
         Returns:
             The student's output, unclipped, on the CPU; with ``heads`` those of the heads behind it.
         """
-        network = self.get_bare_model(self.net_g) if self.net_g_ema is None else self.net_g_ema
+        network = self.net_g if self.net_g_ema is None else self.net_g_ema
         training = network.training
         network.eval()
         try:
@@ -254,7 +243,7 @@ class SupervisedModel(BaseModel):
 
     def student_weights(self) -> dict[str, dict[str, Tensor]]:
         """What is deployed: ``params`` (and ``params_ema``) of the student alone, under its stock arch's keys."""
-        weights = {'params': _on_cpu(student_state(self.get_bare_model(self.net_g)))}
+        weights = {'params': _on_cpu(student_state(self.net_g))}
         if self.net_g_ema is not None:
             weights['params_ema'] = _on_cpu(student_state(self.net_g_ema))
         return weights
@@ -262,7 +251,7 @@ class SupervisedModel(BaseModel):
     def training_state(self) -> dict[str, Any]:
         """Everything of the model that an exact resume needs."""
         return {
-            'net_g': self.get_bare_model(self.net_g).state_dict(),
+            'net_g': self.net_g.state_dict(),
             'net_g_ema': None if self.net_g_ema is None else self.net_g_ema.state_dict(),
             'optimizer': self.optimizers[0].state_dict(),
             'scheduler': self.schedulers[0].state_dict(),
@@ -276,14 +265,17 @@ class SupervisedModel(BaseModel):
             UserError: The state is that of another network or other options.
         """
         try:
-            self.get_bare_model(self.net_g).load_state_dict(state['net_g'])
-            if self.net_g_ema is not None:
-                self.net_g_ema.load_state_dict(state['net_g_ema'])
-            self.optimizers[0].load_state_dict(state['optimizer'])
-            self.schedulers[0].load_state_dict(state['scheduler'])
-            self.stepper.load_state_dict(state['stepper'])
+            self._restore(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f'the training state is of another network: {str(error).splitlines()[0]}') from error
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.net_g.load_state_dict(state['net_g'])
+        if self.net_g_ema is not None:
+            self.net_g_ema.load_state_dict(state['net_g_ema'])
+        self.optimizers[0].load_state_dict(state['optimizer'])
+        self.schedulers[0].load_state_dict(state['scheduler'])
+        self.stepper.load_state_dict(state['stepper'])
 
 
 def _whole_windows(image: Tensor, window: int) -> Tensor:
@@ -293,6 +285,10 @@ def _whole_windows(image: Tensor, window: int) -> Tensor:
         mirrored = image.flip(axis).narrow(axis, 0, min(missing, image.shape[axis]))
         image = torch.cat([image, mirrored], axis) if missing else image
     return image
+
+
+def _count(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors)
 
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.models.edsr_pytorch import with_basicsr_names
 
 SHOWN_KEYS = 3
 
@@ -42,8 +43,11 @@ def read_file(path: str | Path) -> Any:
         raise UserError(f'{path}: not a readable checkpoint (cut off, damaged or of another kind)') from error
 
 
-def read_weights(path: str | Path, key: str | None) -> Mapping[str, Tensor]:
-    """The weights in a file: under ``key``, or, with ``key`` None or for a file that is a bare state dict, its root."""
+def read_weights(path: str | Path, key: str | None, option: str = 'param_key_g') -> Mapping[str, Tensor]:
+    """The weights in a file: under ``key``, or, with ``key`` None or for a file that is a bare state dict, its root.
+
+    ``option`` is the key of ``path`` that ``key`` is from.
+    """
     content = read_file(path)
     if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
         weights: Any = content
@@ -53,7 +57,7 @@ def read_weights(path: str | Path, key: str | None) -> Mapping[str, Tensor]:
         keys = list(map(str, content)) if isinstance(content, Mapping) else []
         found = f'it has {", ".join(keys[:SHOWN_KEYS])}{_more(keys, SHOWN_KEYS)}' if keys else 'it has no keys'
         wanted = 'that are the file itself' if key is None else f"under the key '{key}'"
-        raise UserError(f'{path}: no weights {wanted} (path.param_key_g); {found}')
+        raise UserError(f'{path}: no weights {wanted} (path.{option}); {found}')
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path}: what is under '{key}' is not a state dict")
     return {str(name).removeprefix('module.'): value for name, value in weights.items()}
@@ -64,20 +68,23 @@ def student_state(network: nn.Module) -> Mapping[str, Tensor]:
     return network.student_state_dict() if isinstance(network, HasStudent) else network.state_dict()
 
 
-def load_weights(network: nn.Module, path: str | Path, key: str | None, strict: bool = True) -> None:
-    """Load a file's weights into a network.
+def load_weights(
+    network: nn.Module, path: str | Path, key: str | None, strict: bool = True, option: str = 'param_key_g'
+) -> None:
+    """Load a file's weights into a network; those of EDSR-PyTorch under its names too.
 
     Args:
         network: Its student's keys are expected in the file; those of its heads may be there too.
         path: The file.
         key: Key of the weights in the file, ``params`` or ``params_ema``; None for a file that is a state dict.
         strict: Every key must be there; otherwise only keys of equal name and shape are taken.
+        option: Key of the options' ``path`` section that ``key`` is from.
 
     Raises:
         UserError: Names the path, what was expected and what was found.
     """
     expected = network.state_dict()
-    found = read_weights(path, key)
+    found = with_basicsr_names(read_weights(path, key, option), network, path)
     missing = [name for name in student_state(network) if name not in found]
     extra = [name for name in found if name not in expected]
     misshapen = [name for name in found if name in expected and found[name].shape != expected[name].shape]

@@ -34,6 +34,14 @@ def told(options: Options, **how: bool) -> str:
     return text
 
 
+KD = {
+    'model_type': 'KDModel',
+    'network_teacher': {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'upscale': 2},
+    'path': {'pretrain_network_teacher': 'teacher.pth'},
+    'train': {'distill_opt': [{'type': 'RegressedFeatureLoss', 'student_taps': ['a'], 'teacher_taps': ['b']}]},
+}
+
+
 def test_good_options_pass(options):
     check(options())
     check(options({'train': None}), testing=True)
@@ -201,6 +209,70 @@ def test_perceptual_loss_has_its_own_weights(options):
     check(options({'train': {'perceptual_opt': perceptual}}))
     text = told(options({'train': {'perceptual_opt': {**perceptual, 'loss_weight': 1}}}))
     assert text.startswith('train.perceptual_opt.loss_weight: PerceptualLoss has no such argument')
+
+
+def test_distillation_with_a_teacher_passes(options):
+    check(options(KD))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'text'),
+    [
+        ({'network_teacher': None}, 'network_teacher: missing; KDModel needs a teacher'),
+        ({'network_teacher': {'upscale': 4}}, 'network_teacher.upscale: 4 does not match scale: 2'),
+        ({'network_teacher': {'type': 'EDSRR'}}, "network_teacher.type: unknown name 'EDSRR' (did you mean 'EDSR'?)"),
+        ({'network_teacher': {'num_feats': 4}}, 'network_teacher.num_feats: EDSR has no such argument (did you mean'),
+        ({'path': None}, 'path.pretrain_network_teacher: missing; a teacher must have been trained'),
+        ({'train': {'distill_opt': None}}, 'train.distill_opt: missing; KDModel needs at least one term'),
+        ({'train': {'distill_opt': []}}, 'train.distill_opt: missing; KDModel needs at least one term'),
+        (
+            {'train': {'distill_opt': [{'type': 'SpatialAfinityLoss'}]}},
+            "train.distill_opt.0.type: unknown name 'SpatialAfinityLoss' (did you mean 'SpatialAffinityLoss'?)",
+        ),
+        (
+            {'train': {'distill_opt': [{'type': 'OutputDistillationLoss', 'epss': 1}]}},
+            'train.distill_opt.0.epss: OutputDistillationLoss has no such argument',
+        ),
+        (
+            {'train': {'distill_opt': [{'type': 'RegressedFeatureLoss', 'student_channels': [1]}]}},
+            'train.distill_opt.0.student_channels: RegressedFeatureLoss has no such argument',
+        ),
+        (
+            {'train': {'distill_opt': [{'type': 'SpatialAffinityLoss', 'student_taps': ['a', 'b']}]}},
+            'train.distill_opt.0.teacher_taps: 0 taps, 2 of the student; each needs its counterpart',
+        ),
+        ({'model_type': 'CLSDModel'}, 'network_teacher: CLSDModel has no teacher; use model_type: KDModel'),
+        (
+            {'model_type': 'SupervisedModel', 'network_teacher': None},
+            'train.distill_opt: SupervisedModel has no teacher; use model_type: KDModel',
+        ),
+    ],
+)
+def test_teacher_and_terms_must_fit_each_other(options, changes, text):
+    whole = {**KD, 'train': dict(KD['train'])}
+    for key, value in changes.items():
+        whole[key] = {**whole[key], **value} if isinstance(value, dict) else value
+    assert told(options(whole)).startswith(text)
+
+
+def test_testing_a_distilled_student_needs_no_teacher(options):
+    check(options({'model_type': 'KDModel', 'train': None}), testing=True)
+
+
+@pytest.mark.parametrize(
+    ('train', 'teacher'),
+    [
+        ({}, {'precision': 'fp32', 'channels_last': False, 'compile': False}),
+        ({'precision': 'bf16', 'compile': True}, {'precision': 'bf16', 'channels_last': False, 'compile': True}),
+        (
+            {'channels_last': True, 'teacher': {'precision': 'fp16', 'channels_last': False}},
+            {'precision': 'fp16', 'channels_last': False, 'compile': False},
+        ),
+    ],
+)
+def test_teacher_computes_as_the_student_unless_told_otherwise(options, train, teacher):
+    found = options({**KD, 'train': {**KD['train'], **train}}).train
+    assert found is not None and found.teacher.as_dict() == teacher
 
 
 def test_stock_basicsr_names_are_known(options):

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from basicsr.archs.edsr_arch import EDSR
 
 import basicsr_clsd.data  # noqa: F401  (registers what the options name)
 import basicsr_clsd.models  # noqa: F401
@@ -27,6 +29,30 @@ METHODS = {
     'CLSD': {'pixel_opt': L_SR, 'aux_opt': L_ASR, 'contrastive_opt': L_CS},
     'CLSD_eq6': {'pixel_opt': L_SR, 'aux_opt': L_ASR, 'self_distill_opt': L_SD, 'contrastive_opt': L_CS},
 }
+TAPS = {
+    'student_taps': ['body.4', 'body.9', 'upsample:input'],
+    'teacher_taps': ['body.9', 'body.20', 'upsample:input'],
+}
+NO_TAPS = {'student_taps': [], 'teacher_taps': []}
+RHO = {'type': 'L1Loss', 'loss_weight': 1}
+REGRESSED = {'type': 'RegressedFeatureLoss', 'loss_weight': 1, **TAPS}
+DISTILLED = {
+    'FAKD': {
+        'pixel_opt': {'type': 'L1Loss', 'loss_weight': 0.5},
+        'distill_opt': [
+            {'type': 'OutputDistillationLoss', 'loss_weight': 0.5, **NO_TAPS},
+            {'type': 'SpatialAffinityLoss', 'loss_weight': 10, **TAPS},
+        ],
+    },
+    'FitNet': {'pixel_opt': RHO, 'distill_opt': [{**REGRESSED, 'num_layer': 1}]},
+    'LFD': {'pixel_opt': RHO, 'distill_opt': [{**REGRESSED, 'num_layer': 2, 'kernel_size': 1}]},
+    'LSFD': {
+        'pixel_opt': RHO,
+        'distill_opt': [
+            {**REGRESSED, 'type': 'SelectiveFeatureLoss', 'num_layer': 2, 'kernel_size': 1, 'temperature': 1}
+        ],
+    },
+}
 STUDENT = {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 64, 'num_block': 16}
 HEADS = {'head_taps': [4, 8, 12], 'head_num_block': 5}
 ABLATION = 'ablation/train_CLSD_x2_'
@@ -41,6 +67,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     'taps_5_10_16': {'network_g.head_taps': [5, 10, 16]},
     **{f'head_blocks_{count}': {'network_g.head_num_block': count} for count in range(1, 9)},
 }
+
+
+TEACHER = {**STUDENT, 'num_feat': 256, 'num_block': 32, 'res_scale': 0.1}
+WEIGHTS = 'experiments/train_EDSR_L_x{}/models/net_g_latest.pth'
 
 
 def opened(name: str) -> Options:
@@ -109,6 +139,42 @@ def test_training_of_the_paper(method, scale):
     assert (data.dataset_enlarge_ratio, data.color, data.mean, data.std) == (1, None, None, None)
 
 
+def rest(options: Options) -> dict[str, Any]:
+    """The options without networks, losses, names and paths of weights."""
+    values = options.as_dict()
+    for key in ('name', 'model_type', 'network_g', 'network_teacher', 'path'):
+        values.pop(key, None)
+    values['train'] = {key: value for key, value in values['train'].items() if not key.endswith('_opt')}
+    del values['train']['teacher']
+    return values
+
+
+@pytest.mark.parametrize('method', DISTILLED)
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_methods_with_a_teacher(method, scale):
+    options, baseline = opened(f'train_{method}_x{scale}.yml'), opened(f'train_EDSR_x{scale}.yml')
+    assert options.model_type == 'KDModel'
+    assert options.network_g == baseline.network_g
+    assert options.network_teacher is not None
+    assert options.network_teacher.as_dict() == {'type': 'EDSR', **TEACHER, 'upscale': scale}
+    assert options.path.pretrain_network_teacher == WEIGHTS.format(scale)
+    assert losses(options) == DISTILLED[method]
+    assert rest(options) == rest(baseline)
+
+
+@pytest.mark.parametrize(('scale', 'parameters'), [(2, 40_729_603), (3, 43_680_003), (4, 43_089_923)])
+def test_teacher_of_the_paper(scale, parameters):
+    options, baseline = opened(f'teacher/train_EDSR_L_x{scale}.yml'), opened(f'train_EDSR_x{scale}.yml')
+    assert options.network_g.as_dict() == {'type': 'EDSR', **TEACHER, 'upscale': scale}
+    assert options.model_type == 'SupervisedModel'
+    assert losses(options) == losses(baseline)
+    assert rest(options) == rest(baseline)
+    with torch.device('meta'):
+        network = EDSR(**options.network_g.arguments())
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert WEIGHTS.format(scale) == f'experiments/{options.name}/models/net_g_latest.pth'
+
+
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('scale', [2, 3, 4])
 def test_validation_of_the_paper(method, scale):
@@ -149,6 +215,22 @@ def test_small_training_is_the_same_method_on_a_small_scale(method):
     total, milestones = options.train.total_iter, options.train.scheduler.arguments()['milestones']
     assert [milestone / total for milestone in milestones] == [0.25, 0.5, 0.75]
     assert options.datasets['train'].dataroot_gt == 'datasets/BSDS400'
+
+
+@pytest.mark.parametrize('method', DISTILLED)
+def test_small_training_with_a_teacher_is_the_same_method_on_a_small_scale(method):
+    options, baseline = opened(f'small/train_{method}_x2.yml'), opened('small/train_EDSR_x2.yml')
+    teacher = opened('small/train_teacher_x2.yml')
+    assert rest(options) == rest(baseline)
+    assert options.network_g == baseline.network_g
+    assert options.network_teacher is not None
+    trained = options.network_teacher.as_dict()
+    assert trained.pop('res_scale') == 1  # EDSR's own default
+    assert trained == teacher.network_g.as_dict()
+    assert options.path.pretrain_network_teacher == f'model_zoo/{teacher.name}.pth'
+    taps = {'teacher_taps': TAPS['student_taps']}  # the small teacher has as many blocks as the student
+    small = [{**term, **(taps if term['teacher_taps'] else {})} for term in DISTILLED[method]['distill_opt']]
+    assert losses(options) == {**DISTILLED[method], 'distill_opt': small}
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])

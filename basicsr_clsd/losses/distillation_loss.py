@@ -1,0 +1,79 @@
+"""What losses between a student and a teacher have in common, and the simplest of them."""
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+
+
+class Outputs(NamedTuple):
+    """What one network makes of a batch, in float32."""
+
+    sr: Tensor  # (N, 3, H, W), in [0, pixel_range]
+    features: Sequence[Tensor] = ()  # at the loss's taps, (N, C, h, w) each
+
+
+class DistillationLoss(nn.Module):
+    """A term of ``train.distill_opt``.
+
+    A subclass is registered in BasicSR's ``LOSS_REGISTRY`` and names all its options, ``loss_weight`` among them. One
+    with layers of its own also takes ``student_channels`` and ``teacher_channels``, sequences with the channels at each
+    tap, which :class:`~basicsr_clsd.models.KDModel` finds out; its parameters are then trained with the student.
+    """
+
+    symbol: ClassVar[str]
+    """The term's name in the log."""
+
+    def forward(self, student: Outputs, teacher: Outputs, gt: Tensor) -> Tensor:
+        """Compute the weighted term.
+
+        Args:
+            student: Has a gradient.
+            teacher: Has none.
+            gt: HR images (N, 3, H, W), in the range of the networks' outputs.
+
+        Returns:
+            A scalar: a mean over the images, so that processes and micro-batches can average it.
+
+        Raises:
+            ValueError: The features are not such that the term can compare them.
+        """
+        raise NotImplementedError
+
+
+def paired_features(student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
+    """The student's and the teacher's feature at each tap.
+
+    Raises:
+        ValueError: There are none, not as many, or of other sizes (N, h, w).
+    """
+    counts = len(student.features), len(teacher.features)
+    if counts[0] != counts[1] or not counts[0]:
+        raise ValueError(f'needs as many taps of the teacher as of the student, and one at least, not {counts}')
+    for number, (mine, its) in enumerate(zip(student.features, teacher.features, strict=True), start=1):
+        if (len(mine), *mine.shape[2:]) != (len(its), *its.shape[2:]):
+            shapes = f'{tuple(mine.shape)} of the student and {tuple(its.shape)} of the teacher'
+            raise ValueError(f'the features at tap {number} differ in size: {shapes}')
+    return list(zip(student.features, teacher.features, strict=True))
+
+
+@LOSS_REGISTRY.register()
+class OutputDistillationLoss(DistillationLoss):
+    """The mean absolute difference of the two outputs, "teacher supervision" in FAKD (He et al., ICIP 2020).
+
+    Args:
+        loss_weight: Factor on the mean, in units of ``train.pixel_range``.
+    """
+
+    symbol = 'L_TS'
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, student: Outputs, teacher: Outputs, gt: Tensor) -> Tensor:
+        """Return ``loss_weight * mean |SR_S - SR_T|``; features are not looked at."""
+        if student.sr.shape != teacher.sr.shape:
+            raise ValueError(f'the outputs have shapes {tuple(student.sr.shape)} and {tuple(teacher.sr.shape)}')
+        return self.loss_weight * (student.sr - teacher.sr).abs().mean()

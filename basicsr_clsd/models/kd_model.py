@@ -1,0 +1,142 @@
+"""Knowledge distillation: a student that learns from a larger, trained network."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
+from torch import Tensor, nn
+
+from basicsr_clsd.config.check import registered
+from basicsr_clsd.config.schema import DistillationTerm, Train
+from basicsr_clsd.errors import UserError
+from basicsr_clsd.losses import DistillationLoss, Outputs
+from basicsr_clsd.models.feature_taps import FeatureTaps
+from basicsr_clsd.models.networks import FAULTS, trial_image
+from basicsr_clsd.models.supervised_model import SupervisedModel
+from basicsr_clsd.models.teacher import Tapped, Teacher, first_output
+
+KEY = 'train.distill_opt'
+
+
+@MODEL_REGISTRY.register()
+class KDModel(SupervisedModel):
+    """Trains ``network_g`` by L_SR and the terms of ``train.distill_opt`` between it and a frozen teacher.
+
+    Each term is a :class:`~basicsr_clsd.losses.DistillationLoss` with taps in both networks. What its layers learn is
+    part of the training state and absent from the student's weights; the teacher is in neither. Images and features
+    reach the losses in float32, images in [0, ``train.pixel_range``], features in their networks' own units.
+    """
+
+    has_teacher = True
+
+    def _build_losses(self, train: Train) -> None:
+        super()._build_losses(train)
+        sections = train.distill_opt or []
+        taps = FeatureTaps(self.net_g, [tap for section in sections for tap in section.student_taps], KEY)
+        its_taps = [tap for section in sections for tap in section.teacher_taps]
+        self.teacher = Teacher(self.options, self.device, its_taps, KEY)
+        student, teacher = self._sample(taps), self.teacher.sample
+        terms: dict[str, _Term] = {}
+        for number, section in enumerate(sections):
+            term = self._build_term(section, student, teacher, f'{KEY}.{number}')
+            name = section.name or term.loss.symbol
+            if name in terms:
+                raise UserError(f"{KEY}.{number}.name: two terms are named '{name}'; give this one a name of its own")
+            terms[name] = term
+        self.pupil = _Pupil(self.net_g, taps, terms, self.in_pixel_range)
+
+    def _sample(self, taps: FeatureTaps) -> Tapped:
+        """The student's output and features of a small image."""
+        self.net_g.eval()
+        with torch.no_grad(), taps.trial() as features:
+            sr = first_output(self.net_g(trial_image(self.options).to(self.device)))
+        self.net_g.train()
+        return sr, features
+
+    def _build_term(self, section: DistillationTerm, student: Tapped, teacher: Tapped, where: str) -> '_Term':
+        """Build a term for the channels at its taps, and try it out."""
+        kind = registered(LOSS_REGISTRY, section.type)
+        if not issubclass(kind, DistillationLoss):
+            raise UserError(f'{where}.type: {section.type} is no distillation loss')
+        given = {
+            key: [tapped[1][tap].shape[1] for tap in taps]
+            for key, tapped, taps in (
+                ('student_channels', student, section.student_taps),
+                ('teacher_channels', teacher, section.teacher_taps),
+            )
+            if key in inspect.signature(kind).parameters
+        }
+        try:
+            loss = kind(**section.arguments(), **given).to(self.device)
+            term = _Term(loss, section.student_taps, section.teacher_taps)
+            with torch.no_grad():
+                term(student, teacher, student[0])
+        except FAULTS as error:
+            raise UserError(f'{where}: {section.type}: {str(error).splitlines()[0]}') from error
+        return term
+
+    def _trained(self) -> nn.Module:
+        return self.pupil
+
+    def describe(self) -> str:
+        """What is trained, and by whom, for the log."""
+        layers = sum(parameter.numel() for parameter in self.pupil.terms.parameters())
+        regressors = f' and {layers:,} in regressors' if layers else ''
+        return f'{super().describe()}{regressors}; teacher {self.teacher.description}'
+
+    def loss_terms(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """L_SR and the terms between student and teacher."""
+        teacher_sr, teacher_features = self.teacher(self.lq)
+        teacher = self.in_pixel_range(teacher_sr), teacher_features
+        pupil = self.pupil if self.parallel is None else self.parallel
+        with self.stepper.autocast():
+            sr, terms = pupil(self.lq, self.in_pixel_range(self.gt), teacher)
+        return {**self.student_terms(sr), **terms}, {}
+
+    def training_state(self) -> dict[str, Any]:
+        """Everything that an exact resume needs; of the teacher only what tells it from others."""
+        terms = self.pupil.terms.state_dict()
+        return {**super().training_state(), 'terms': terms, 'teacher': self.teacher.fingerprint}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        if state['teacher'] != self.teacher.fingerprint:
+            path = self.options.path.pretrain_network_teacher
+            raise UserError(f'{path}: not the teacher of the run to resume; its weights are others')
+        super()._restore(state)
+        self.pupil.terms.load_state_dict(state['terms'])
+
+
+class _Term(nn.Module):
+    """A loss with its taps."""
+
+    def __init__(self, loss: DistillationLoss, student_taps: Sequence[str], teacher_taps: Sequence[str]) -> None:
+        super().__init__()
+        self.loss, self.student_taps, self.teacher_taps = loss, student_taps, teacher_taps
+
+    def forward(self, student: Tapped, teacher: Tapped, gt: Tensor) -> Tensor:
+        """The term of the outputs (N, 3, H, W), in the losses' range, and the features by tap."""
+        mine = Outputs(student[0], [student[1][tap].float() for tap in self.student_taps])
+        its = Outputs(teacher[0], [teacher[1][tap].float() for tap in self.teacher_taps])
+        return self.loss(mine, its, gt)
+
+
+class _Pupil(nn.Module):
+    """The student and its terms as one module, so that processes average the gradients of all that is trained."""
+
+    def __init__(
+        self, student: nn.Module, taps: FeatureTaps, terms: Mapping[str, _Term], scaled: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.student, self.taps, self.scaled = student, taps, scaled
+        self.names, self.terms = list(terms), nn.ModuleList(terms.values())
+
+    def forward(self, lq: Tensor, gt: Tensor, teacher: Tapped) -> tuple[Tensor, dict[str, Tensor]]:
+        """Upscale ``lq``; return the output, in [0, 1], and the terms by name. ``gt`` and ``teacher`` are scaled."""
+        with self.taps.recording() as features:
+            sr = first_output(self.student(lq))
+        with torch.autocast(lq.device.type, enabled=False):
+            student = self.scaled(sr), features
+            terms = {name: term(student, teacher, gt) for name, term in zip(self.names, self.terms, strict=True)}
+        return sr, terms

@@ -1,0 +1,81 @@
+"""The frozen network that a student learns from."""
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from basicsr_clsd.config.schema import Component, Options
+from basicsr_clsd.errors import UserError
+from basicsr_clsd.models.feature_taps import FeatureTaps
+from basicsr_clsd.models.networks import build, placed, try_out
+from basicsr_clsd.models.stepper import autocast
+from basicsr_clsd.models.weights import load_weights
+
+Tapped = tuple[Tensor, dict[str, Tensor]]
+
+
+class Teacher:
+    """``network_teacher`` with the weights of ``path.pretrain_network_teacher``, in eval mode, without gradients.
+
+    It is no part of the model that is trained, saved or wrapped for several processes: every process has its own.
+
+    Args:
+        options: With both, and ``train.teacher``: precision, memory format, compilation.
+        device: Where it computes.
+        taps: The features that are wanted.
+        where: Key of the taps in the options.
+
+    Raises:
+        UserError: The file is not there or does not fit, or the network or a tap does not work.
+    """
+
+    def __init__(self, options: Options, device: torch.device, taps: list[str], where: str) -> None:
+        section, path = options.network_teacher, options.path
+        assert isinstance(section, Component) and options.train is not None
+        assert path.pretrain_network_teacher is not None
+        how = options.train.teacher
+        self.device, self.precision = device, how.precision or 'fp32'
+        self.memory_format = torch.channels_last if how.channels_last else torch.contiguous_format
+        network = build(section, 'network_teacher')
+        try:
+            load_weights(network, path.pretrain_network_teacher, path.param_key_teacher, option='param_key_teacher')
+        except UserError as error:
+            raise UserError(f'path.pretrain_network_teacher: {error}') from error
+        self.fingerprint = _digest(network)
+        self.network = placed(network.eval().requires_grad_(False), device, self.memory_format)
+        self.taps = FeatureTaps(self.network, taps, where)
+        try_out(self.network, self._try, options, 'network_teacher')
+        if how.compile:
+            self.network.compile()
+        count = sum(parameter.numel() for parameter in network.parameters())
+        self.description = (
+            f'{section.type}, {count:,} parameters from {path.pretrain_network_teacher}, {self.precision}'
+        )
+
+    def _try(self, image: Tensor) -> Tensor:
+        with torch.no_grad(), self.taps.trial() as features:
+            sr = first_output(self.network(image.to(self.device)))
+        self.sample: Tapped = sr, features  # of a small image, to know the features' sizes by
+        return sr
+
+    @torch.no_grad()
+    def __call__(self, lq: Tensor) -> Tapped:
+        """Upscale images (N, 3, h, w) in [0, 1]: the output in that range, and the features by tap."""
+        with autocast(self.device, self.precision), self.taps.recording() as features:
+            sr = first_output(self.network(lq.contiguous(memory_format=self.memory_format)))
+        return sr, features
+
+
+def first_output(output: Tensor | tuple[Tensor, list[Tensor]]) -> Tensor:
+    """A network's image, without those of heads that it may have."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _digest(network: nn.Module) -> str:
+    """SHA-256 of all weights."""
+    digest = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
