@@ -323,19 +323,18 @@ def test_killed_at_a_moment_it_is_not_there_or_whole(folder, target, build, mome
     def work() -> None:
         if moment == 'read':
             build(folder, target, None, lambda names: (name if name != names[-1] else die() for name in names))
-        original = {'put': lmdb.Environment.set_mapsize, 'rename': Path.rename, 'renamed': Path.rename}[moment]
+        original = {'put': lmdb.Environment.set_mapsize, 'rename': os.rename, 'renamed': os.rename}[moment]
 
-        def rename(self: Path, to: Path) -> Path:
+        def rename(source: Path, to: Path) -> None:
             if moment == 'renamed':
-                original(self, to)
+                original(source, to)
             die()
-            return to
 
         if moment == 'put':
             lmdb_build.MAP_SIZE = 2**15  # it is full in the midst of a transaction
             lmdb_build._put.__globals__['lmdb'] = Dying()
         else:
-            Path.rename = rename
+            os.rename = rename
         build(folder, target)
 
     class Dying:
