@@ -18,14 +18,14 @@ import multiprocessing
 import resource
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from contrastive_loss import peak_resident_bytes
+from measuring import peak_resident_bytes, seconds
 from torch import Tensor
 
 from basicsr_clsd.losses.spatial_affinity_loss import affinity_distance
@@ -69,17 +69,6 @@ def run(method: Method, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tenso
     """Forward and backward: the loss and its gradient."""
     loss = method(student, teacher)
     return loss.detach(), torch.autograd.grad(loss, student)[0]
-
-
-def seconds(method: Method, student: Tensor, teacher: Tensor) -> float:
-    """Time one forward and backward."""
-    if student.is_cuda:
-        torch.cuda.synchronize(student.device)
-    start = time.perf_counter()
-    run(method, student, teacher)
-    if student.is_cuda:
-        torch.cuda.synchronize(student.device)
-    return time.perf_counter() - start
 
 
 def peak_bytes(name: str, side: int, args: argparse.Namespace) -> int | None:
@@ -146,7 +135,7 @@ def compare(side: int, args: argparse.Namespace) -> list[dict[str, Any]]:
     times: dict[str, list[float]] = {name: [] for name in METHODS}
     for repeat in range(args.repeats + 1):
         for name, method in fitting.items():
-            value = seconds(method, student, teacher)
+            value = seconds(partial(run, method, student, teacher), student.device)
             times[name] += [value] if repeat else []  # the first warms up
     rows = []
     for name, method in METHODS.items():

@@ -15,12 +15,11 @@ import argparse
 import functools
 import multiprocessing
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import torch
+from measuring import peak_resident_bytes, seconds
 from torch import Tensor
 
 from basicsr_clsd.losses import ContrastiveLoss
@@ -79,17 +78,6 @@ def run(method: Loss, sr: Tensor, head_srs: Sequence[Tensor]) -> tuple[Tensor, S
     return loss.detach(), torch.autograd.grad(loss, head_srs)
 
 
-def seconds(method: Loss, sr: Tensor, head_srs: Sequence[Tensor]) -> float:
-    """Time one forward and backward."""
-    if sr.is_cuda:
-        torch.cuda.synchronize(sr.device)
-    start = time.perf_counter()
-    run(method, sr, head_srs)
-    if sr.is_cuda:
-        torch.cuda.synchronize(sr.device)
-    return time.perf_counter() - start
-
-
 def extra_bytes(name: str, size: int, args: argparse.Namespace) -> int:
     """Return the peak memory of one forward and backward, beyond that before it."""
     if torch.device(args.device).type == 'cuda':
@@ -112,12 +100,6 @@ def resident_growth(name: str, size: int, args: argparse.Namespace) -> int:
     return peak_resident_bytes() - before
 
 
-def peak_resident_bytes() -> int:
-    """Return the peak resident size, from Linux; getrusage's would start at that of the parent process."""
-    status = Path('/proc/self/status').read_text()
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith('VmHWM')).split()[1])
-
-
 def differences(method: Loss, sr: Tensor, head_srs: Sequence[Tensor]) -> tuple[float, float]:
     """Return the relative difference of loss and gradient (largest entry against largest) to the fp64 double loop."""
     doubles = [head_sr.detach().double().requires_grad_() for head_sr in head_srs]
@@ -138,7 +120,7 @@ def compare(size: int, args: argparse.Namespace) -> None:
         run(method, sr, head_srs)  # warm-up
     for _ in range(args.repeats):
         for name, method in METHODS.items():
-            times[name].append(seconds(method, sr, head_srs))
+            times[name].append(seconds(functools.partial(run, method, sr, head_srs), sr.device))
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, method in METHODS.items():
         loss, grad = differences(method, sr, head_srs)

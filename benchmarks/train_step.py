@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contrastive_loss import peak_resident_bytes
+from measuring import peak_resident_bytes
 from paper_times import WITH_TEACHER, compare, print_table
 from rich.console import Console
 from torch import nn

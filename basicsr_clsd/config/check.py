@@ -17,7 +17,8 @@ from basicsr.utils.registry import (
     Registry,
 )
 
-from basicsr_clsd.config.schema import Component, Dataset, Options, Train
+from basicsr_clsd.config.components import Component
+from basicsr_clsd.config.schema import Dataset, Options, Train
 from basicsr_clsd.errors import UserError, suggest
 
 # BasicSR's names of what this project has its own, compatible classes for.

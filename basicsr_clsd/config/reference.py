@@ -8,7 +8,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from basicsr_clsd.config import schema
+from basicsr_clsd.config import components, schema
+from basicsr_clsd.config.section import Section
 
 SECTIONS = (
     ('Top level', schema.Options),
@@ -21,10 +22,10 @@ SECTIONS = (
     ('`logger`', schema.Logger),
     ('`logger.wandb`', schema.Wandb),
     ('`dist_params`', schema.Distribution),
-    ('A loss: `train.*_opt`', schema.Loss),
-    ('`train.self_distill_opt` has also', schema.SelfDistillLoss),
-    ('`train.contrastive_opt` has also', schema.ContrastiveTerm),
-    ('Each of `train.distill_opt` has also', schema.DistillationTerm),
+    ('A loss: `train.*_opt`', components.Loss),
+    ('`train.self_distill_opt` has also', components.SelfDistillLoss),
+    ('`train.contrastive_opt` has also', components.ContrastiveTerm),
+    ('Each of `train.distill_opt` has also', components.DistillationTerm),
 )
 INTRODUCTION = """# Options
 
@@ -83,7 +84,7 @@ def _kind(annotation: Any) -> str:
         return _kind(get_args(annotation)[0])
     if origin is list:
         return f'list of {_kind(get_args(annotation)[0])}'
-    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, schema.Section)):
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, Section)):
         return 'section'
     return {int: 'integer', float: 'number', str: 'text', bool: 'true / false'}[annotation]
 

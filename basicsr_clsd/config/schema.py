@@ -1,120 +1,15 @@
-"""The sections of an options file. Every key is BasicSR's unless its description says otherwise.
-
-Sections can be read like BasicSR's option dicts (``opt['train']['total_iter']``, ``opt.get(...)``, ``in``), so that
-what BasicSR builds from them works, and like typed objects (``options.train.total_iter``) everywhere in this project.
-"""
+"""The sections of an options file. Every key is BasicSR's unless its description says otherwise."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+
+from basicsr_clsd.config.components import Component, ContrastiveTerm, DistillationTerm, Loss, Metric, SelfDistillLoss
+from basicsr_clsd.config.section import Count, FileName, Fraction, Section, Seed, Text
 
 # Their files run as they would in BasicSR, whose losses see images in [0, 1].
 BASICSR_MODELS = ('SRModel', 'SwinIRModel')
-
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch takes
-Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
-
-
-def _file_name(value: str) -> str:
-    # A run called '' or '..' would be renamed together with all others.
-    if not value.strip() or value in ('.', '..') or '/' in value or '\0' in value or len(value.encode()) > LONGEST_NAME:
-        raise ValueError(f"must be fit to name a folder: without '/', at most {LONGEST_NAME} bytes")
-    return value
-
-
-LONGEST_NAME = 200  # of the 255 bytes of a file's name; some are made by adding to it
-FileName = Annotated[Text, AfterValidator(_file_name)]
-
-
-class Section(BaseModel):
-    """A section whose keys are known: any other key is an error."""
-
-    model_config = ConfigDict(extra='forbid')
-
-    def __getitem__(self, key: str) -> Any:
-        """Read a key as from a dict; ``KeyError`` when it is not there or not set."""
-        value = self.get(key)
-        if value is None:
-            raise KeyError(key)
-        return value
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Read a key as from a dict; ``default`` when it is not there or not set."""
-        value = getattr(self, key) if key in self.keys() else None
-        return default if value is None else value
-
-    def keys(self) -> list[str]:
-        """Names of all keys, those that this section lets through included."""
-        return [*type(self).model_fields, *(self.model_extra or {})]
-
-    def __contains__(self, key: str) -> bool:
-        """Whether a key is there and set."""
-        return self.get(key) is not None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The section as plain values, without the keys that are not set."""
-        return self.model_dump(mode='python', exclude_none=True)
-
-
-class Component(Section):
-    """Something built by name from a registry: ``type`` and the arguments of its constructor."""
-
-    model_config = ConfigDict(extra='allow')
-    type: str = Field(description='registered name')
-
-    def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {key: value for key, value in self.as_dict().items() if key != 'type'}
-
-
-class Loss(Component):
-    """A loss of the training: a registered class with its arguments."""
-
-    loss_weight: float = Field(default=1.0, description='factor on the loss')
-
-
-class SelfDistillLoss(Loss):
-    """L_SD: the loss between each head and the student."""
-
-    detach_teacher: bool = Field(
-        default=True, description='the student (the teacher of the heads) gets no gradient from L_SD'
-    )
-
-    def arguments(self) -> dict[str, Any]:
-        """The loss's own arguments; ``detach_teacher`` is the model's."""
-        return {key: value for key, value in super().arguments().items() if key != 'detach_teacher'}
-
-
-class ContrastiveTerm(Loss):
-    """L_CS: the contrastive ratio."""
-
-    across_accumulation: bool = Field(
-        default=False, description='negatives from all micro-batches of an iteration; refused with `accumulate` > 1'
-    )
-
-    def arguments(self) -> dict[str, Any]:
-        """The loss's own arguments; ``across_accumulation`` is the engine's."""
-        return {key: value for key, value in super().arguments().items() if key != 'across_accumulation'}
-
-
-class DistillationTerm(Loss):
-    """One term between the student and the teacher."""
-
-    name: Text | None = Field(default=None, description="the term's name in the log; default the loss's own")
-    student_taps: list[Text] = Field(
-        default_factory=list,
-        description='features of the student: paths of modules, whose output is meant (`body.9`), or input '
-        '(`upsample:input`)',
-    )
-    teacher_taps: list[Text] = Field(default_factory=list, description='features of the teacher, one for each of those')
-
-    def arguments(self) -> dict[str, Any]:
-        """The loss's own arguments; name and taps are the model's."""
-        own = ('name', 'student_taps', 'teacher_taps')
-        return {key: value for key, value in super().arguments().items() if key not in own}
 
 
 class Teacher(Section):
@@ -254,16 +149,6 @@ class Train(Section):
         default=10,
         description='stop after so many skipped steps (loss or gradient not finite) in a row (new key)',
     )
-
-
-class Metric(Component):
-    """A metric of BasicSR's registry."""
-
-    better: Literal['higher', 'lower'] = Field(default='higher', description='which way is better')
-
-    def arguments(self) -> dict[str, Any]:
-        """The metric's own arguments."""
-        return {key: value for key, value in super().arguments().items() if key != 'better'}
 
 
 class Best(Section):

@@ -12,17 +12,16 @@ from pydantic import PositiveInt
 from rich.console import Console
 
 from basicsr_clsd.config.paths import located
-from basicsr_clsd.config.schema import FileName
+from basicsr_clsd.config.section import FileName
 from basicsr_clsd.data import catalogue
 from basicsr_clsd.data.download import remaining
 from basicsr_clsd.data.image_store import FolderStore
-from basicsr_clsd.data.preparation import ARCHIVES, UNPACKED, bar, claimed, refuse, unpacked
+from basicsr_clsd.data.preparation import ARCHIVES, MADE_FROM, UNPACKED, bar, claimed, refuse, unpacked
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.files import check_free, write_image, write_text
 
 SCALES = (2, 3, 4)
 TOP = 'benchmark'  # folder in the archive
-MADE_FROM = 'made_from.json'
 MARGIN = 12  # some cut HR to multiples of 12 before they shrink it, which is the most that LR images lack
 
 Image = NDArray[np.uint8]

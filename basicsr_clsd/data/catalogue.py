@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field, ValidationError
 
 from basicsr_clsd.config.load import read_yaml
-from basicsr_clsd.config.schema import Section
+from basicsr_clsd.config.section import Section
 from basicsr_clsd.data.download import RemoteFile
 from basicsr_clsd.errors import UserError
 

@@ -11,20 +11,19 @@ from pydantic import AfterValidator, PositiveInt
 from rich.console import Console
 
 from basicsr_clsd.config.paths import located
-from basicsr_clsd.config.schema import Section
+from basicsr_clsd.config.section import Section
 from basicsr_clsd.data import catalogue
 from basicsr_clsd.data.download import RemoteFile, remaining
 from basicsr_clsd.data.image_store import FolderStore
 from basicsr_clsd.data.lmdb_build import build_raw_lmdb
 from basicsr_clsd.data.paired_stores import PairedStores, build_lmdbs
-from basicsr_clsd.data.preparation import ARCHIVES, UNPACKED, bar, claimed, refuse, unpacked, unpacked_folder
+from basicsr_clsd.data.preparation import ARCHIVES, UNPACKED, Storage, bar, claimed, refuse, unpacked, unpacked_folder
 from basicsr_clsd.data.set_layout import SetPaths
 from basicsr_clsd.data.verification import Size, verify
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.files import check_free, check_writable
 
 Split = Literal['train', 'valid']
-Storage = Literal['raw', 'folder', 'png-lmdb']
 
 SPLITS: tuple[Split, ...] = ('train', 'valid')
 

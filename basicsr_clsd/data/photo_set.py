@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -16,14 +16,12 @@ from basicsr_clsd.data.image_store import FolderStore
 from basicsr_clsd.data.lmdb_build import build_png_lmdb, build_raw_lmdb
 from basicsr_clsd.data.matlab_resize import matlab_resize
 from basicsr_clsd.data.photos import find_photos, read_photo
-from basicsr_clsd.data.preparation import bar
-from basicsr_clsd.data.staged_folder import MADE_FROM, is_made, staged
+from basicsr_clsd.data.preparation import MADE_FROM, Storage, bar
+from basicsr_clsd.data.staged_folder import is_made, staged
 from basicsr_clsd.data.threads import in_threads
 from basicsr_clsd.data.training_command import training_command
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.files import check_writable, write_image, write_text
-
-Storage = Literal['raw', 'folder', 'png-lmdb']
 
 LONGEST_NAME = 100
 SHOWN = 20  # names in a line of what was left out

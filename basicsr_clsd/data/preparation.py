@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import track
@@ -15,7 +15,10 @@ from basicsr_clsd.data.download import RemoteFile, obtain
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.files import check_writable
 
+# Beside each folder of images: an LMDB of raw pixels, nothing, or an LMDB of PNG images.
+Storage = Literal['raw', 'folder', 'png-lmdb']
 ARCHIVES, UNPACKED = 'archives', '.unpacked'
+MADE_FROM = 'made_from.json'  # in a set: what it was made from
 
 
 @contextmanager

@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from basicsr_clsd.data.preparation import claimed
+from basicsr_clsd.data.preparation import MADE_FROM, claimed
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.files import check_writable, sync_folder, write_text
-
-MADE_FROM = 'made_from.json'
 
 
 @contextmanager

@@ -1,13 +1,12 @@
 """Whether a folder holds the images it should: all of them, no others, each decodes and has the right size."""
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from basicsr_clsd.data.image_store import FolderStore
+from basicsr_clsd.data.threads import in_threads
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.files import write_text
 
@@ -42,7 +41,8 @@ def verify(
     stamps = {name: store.stamp(name) for name in present if name in wanted}
     sound = {name: known[name] for name, stamp in stamps.items() if name in known and known[name][:2] == stamp}
     todo = [name for name in stamps if name not in sound]
-    for count, (name, result) in enumerate(zip(progress(todo), _decoded_sizes(store, todo), strict=True), start=1):
+    results = zip(todo, in_threads(lambda name: _decoded_size(store, name), todo, progress), strict=True)
+    for count, (name, result) in enumerate(results, start=1):
         if isinstance(result, str):
             faults.append(result)
         else:
@@ -52,18 +52,13 @@ def verify(
     return {name: (height, width) for name, (_, _, height, width) in sound.items()}, faults
 
 
-def _decoded_sizes(store: FolderStore, names: list[str]) -> Iterator[Size | str]:
-    """(height, width) of each image, or what is wrong with it."""
-
-    def decode(name: str) -> Size | str:
-        try:
-            height, width = store.read(name).shape[:2]
-        except UserError as error:
-            return str(error)
-        return height, width
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        yield from threads.map(decode, names)
+def _decoded_size(store: FolderStore, name: str) -> Size | str:
+    """(height, width) of an image, or what is wrong with it."""
+    try:
+        height, width = store.read(name).shape[:2]
+    except UserError as error:
+        return str(error)
+    return height, width
 
 
 def _read(manifest: Path) -> dict[str, list[Any]]:

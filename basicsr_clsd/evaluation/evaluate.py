@@ -11,7 +11,7 @@ from basicsr.utils.matlab_functions import imresize
 from numpy.typing import NDArray
 from torch import Tensor
 
-from basicsr_clsd.config.schema import Metric
+from basicsr_clsd.config.components import Metric
 from basicsr_clsd.data.paired_dataset import PairedDataset
 
 Image = NDArray[np.uint8]

@@ -9,7 +9,8 @@ from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_clsd.config.check import registered
-from basicsr_clsd.config.schema import DistillationTerm, Train
+from basicsr_clsd.config.components import DistillationTerm
+from basicsr_clsd.config.schema import Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.losses import DistillationLoss, Outputs
 from basicsr_clsd.models.feature_taps import FeatureTaps

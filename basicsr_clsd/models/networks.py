@@ -6,7 +6,8 @@ import torch
 from basicsr.archs import build_network
 from torch import Tensor, nn
 
-from basicsr_clsd.config.schema import Component, Options
+from basicsr_clsd.config.components import Component
+from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.precision import ends_in_full_precision
 

@@ -15,7 +15,8 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from basicsr_clsd.config.check import OPTIMIZERS, SCHEDULERS
-from basicsr_clsd.config.schema import Component, Options, Train
+from basicsr_clsd.config.components import Component
+from basicsr_clsd.config.schema import Options, Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.networks import build, placed, try_out
 from basicsr_clsd.models.stepper import Stepper

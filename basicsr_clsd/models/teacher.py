@@ -5,7 +5,8 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from basicsr_clsd.config.schema import Component, Options
+from basicsr_clsd.config.components import Component
+from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.feature_taps import FeatureTaps
 from basicsr_clsd.models.networks import build, placed, try_out

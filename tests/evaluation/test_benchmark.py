@@ -17,7 +17,7 @@ from rich.console import Console
 
 from basicsr_clsd.archs import EDSRHeads
 from basicsr_clsd.config import load
-from basicsr_clsd.config.schema import Metric
+from basicsr_clsd.config.components import Metric
 from basicsr_clsd.evaluation.evaluate import Scores, bicubic, measure
 from basicsr_clsd.evaluation.pictures import most_detailed
 from basicsr_clsd.evaluation.report import Report

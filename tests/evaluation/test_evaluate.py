@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from basicsr_clsd.config.schema import Metric
+from basicsr_clsd.config.components import Metric
 from basicsr_clsd.data import PairedDataset
 from basicsr_clsd.evaluation.evaluate import Scores, as_image, bicubic, measure, upscaled
 

@@ -1,0 +1,63 @@
+"""What is built by name from a registry: networks, losses, metrics, with the arguments of their constructors."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from basicsr_clsd.config.section import Section, Text
+
+
+class Component(Section):
+    """Something built by name from a registry: ``type`` and the arguments of its constructor."""
+
+    model_config = ConfigDict(extra='allow')
+    not_passed: ClassVar[tuple[str, ...]] = ()  # keys that are this project's and no arguments
+    type: str = Field(description='registered name')
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {key: value for key, value in self.as_dict().items() if key not in ('type', *self.not_passed)}
+
+
+class Loss(Component):
+    """A loss of the training: a registered class with its arguments."""
+
+    loss_weight: float = Field(default=1.0, description='factor on the loss')
+
+
+class SelfDistillLoss(Loss):
+    """L_SD: the loss between each head and the student."""
+
+    not_passed = ('detach_teacher',)
+    detach_teacher: bool = Field(
+        default=True, description='the student (the teacher of the heads) gets no gradient from L_SD'
+    )
+
+
+class ContrastiveTerm(Loss):
+    """L_CS: the contrastive ratio."""
+
+    not_passed = ('across_accumulation',)
+    across_accumulation: bool = Field(
+        default=False, description='negatives from all micro-batches of an iteration; refused with `accumulate` > 1'
+    )
+
+
+class DistillationTerm(Loss):
+    """One term between the student and the teacher."""
+
+    not_passed = ('name', 'student_taps', 'teacher_taps')
+    name: Text | None = Field(default=None, description="the term's name in the log; default the loss's own")
+    student_taps: list[Text] = Field(
+        default_factory=list,
+        description='features of the student: paths of modules, whose output is meant (`body.9`), or input '
+        '(`upsample:input`)',
+    )
+    teacher_taps: list[Text] = Field(default_factory=list, description='features of the teacher, one for each of those')
+
+
+class Metric(Component):
+    """A metric of BasicSR's registry."""
+
+    not_passed = ('better',)
+    better: Literal['higher', 'lower'] = Field(default='higher', description='which way is better')

@@ -1,0 +1,55 @@
+"""What the sections of an options file are made of: keys that are known, and kinds of values.
+
+Sections can be read like BasicSR's option dicts (``opt['train']['total_iter']``, ``opt.get(...)``, ``in``), so that
+what BasicSR builds from them works, and like typed objects (``options.train.total_iter``) everywhere in this project.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch takes
+Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+
+
+def _file_name(value: str) -> str:
+    # A run called '' or '..' would be renamed together with all others.
+    if not value.strip() or value in ('.', '..') or '/' in value or '\0' in value or len(value.encode()) > LONGEST_NAME:
+        raise ValueError(f"must be fit to name a folder: without '/', at most {LONGEST_NAME} bytes")
+    return value
+
+
+LONGEST_NAME = 200  # of the 255 bytes of a file's name; some are made by adding to it
+FileName = Annotated[Text, AfterValidator(_file_name)]
+
+
+class Section(BaseModel):
+    """A section whose keys are known: any other key is an error."""
+
+    model_config = ConfigDict(extra='forbid')
+
+    def __getitem__(self, key: str) -> Any:
+        """Read a key as from a dict; ``KeyError`` when it is not there or not set."""
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Read a key as from a dict; ``default`` when it is not there or not set."""
+        value = getattr(self, key) if key in self.keys() else None
+        return default if value is None else value
+
+    def keys(self) -> list[str]:
+        """Names of all keys, those that this section lets through included."""
+        return [*type(self).model_fields, *(self.model_extra or {})]
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a key is there and set."""
+        return self.get(key) is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The section as plain values, without the keys that are not set."""
+        return self.model_dump(mode='python', exclude_none=True)
