@@ -45,6 +45,7 @@ setup(
         'wandb': ['wandb'],  # BasicSR's logger.wandb
         'dev': [
             'pytest',  # runs the tests
+            'pytest-xdist',  # on several cores
             'wandb',  # its test runs offline
             'hypothesis',  # generates the inputs of property tests
             'ruff',  # lints

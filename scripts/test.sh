@@ -5,4 +5,5 @@ unset CDPATH
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$(bash scripts/setup.sh dev)
-exec "$python" -m pytest "$@"
+# A file's tests share their set-up, so they stay in one process.
+exec "$python" -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile "$@"
