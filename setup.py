@@ -43,10 +43,14 @@ setup(
     ],
     extras_require={
         'wandb': ['wandb'],  # BasicSR's logger.wandb
+        'deploy': ['onnx', 'onnxruntime'],  # testing ONNX files
+        'perceptual': ['pyiqa'],  # LPIPS, DISTS and other metrics
         'dev': [
             'pytest',  # runs the tests
             'pytest-xdist',  # on several cores
             'wandb',  # its test runs offline
+            'onnx',  # its tests make a file
+            'onnxruntime',
             'hypothesis',  # generates the inputs of property tests
             'ruff',  # lints
             'pyright[nodejs]',  # checks types; brings the Node.js it runs on

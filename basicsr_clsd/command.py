@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
-from basicsr_clsd.errors import NonFiniteLossError, PeerError, StopRequested, UserError, exit_code
+from basicsr_clsd.errors import NonFiniteLossError, PeerError, StopRequested, UserError, exit_code, out_of_memory
 
 if TYPE_CHECKING:
     from basicsr_clsd.config import Options
     from basicsr_clsd.distributed import Processes
 
 INTERRUPTED = 130
-OUT_OF_MEMORY = ('out of memory', "can't allocate memory", 'not enough memory')  # CUDA's and the CPU allocator's words
 LOST_PEER = ('gloo/transport', 'Connection closed by peer', 'NCCL')
 FILE_WIDTH = 1000
 
@@ -69,11 +68,11 @@ def run(main: Callable[[Console], None]) -> None:
         _end(str(error), exit_code(error))
     except KeyboardInterrupt:
         _end('interrupted', INTERRUPTED)
-    except RuntimeError as error:
-        if any(text in str(error) for text in OUT_OF_MEMORY):
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
             message = (
-                'out of memory: lower datasets.train.batch_size_per_gpu (with train.accumulate the global batch '
-                'stays) or gt_size, or set train.precision: bf16'
+                'out of memory; for a training, lower datasets.train.batch_size_per_gpu (with train.accumulate the '
+                'global batch stays) or gt_size, or set train.precision: bf16'
             )
         elif any(text in str(error) for text in LOST_PEER):
             message = f'another process of the run has ended or does not answer: {str(error).splitlines()[0]}'

@@ -6,6 +6,15 @@ from collections.abc import Iterable
 
 USER_MISTAKE = 2
 FAILURE = 1
+# The words of CUDA, of the CPU's allocators, of ONNX Runtime, and of oneDNN, which does not say why.
+OUT_OF_MEMORY = (
+    'out of memory',
+    "can't allocate memory",
+    'not enough memory',
+    'Failed to allocate memory',
+    'could not create a primitive',
+    'could not create a memory object',
+)
 
 
 class UserError(Exception):
@@ -47,7 +56,17 @@ def exit_code(error: BaseException) -> int:
     return USER_MISTAKE if isinstance(error, UserError) else FAILURE
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the known name nearest to ``name``, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{match[0]}'?)" if match else ''
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something, or its kind if none does."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Test a network on benchmark sets: ``python basicsr_clsd/test.py -opt options/test_x2.yml``."""
+"""Test networks on benchmark sets: ``python basicsr_clsd/test.py -opt options/test_x2.yml``."""
 
 import argparse
 import sys
@@ -12,8 +12,15 @@ from basicsr_clsd import command
 
 def parse() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description='Measure a super-resolution network on benchmark sets.')
+    parser = argparse.ArgumentParser(description='Measure super-resolution networks on benchmark sets.')
     command.add_common_arguments(parser)
+    parser.add_argument(
+        '--checkpoints',
+        nargs='+',
+        default=[],
+        metavar='[NAME=]FILE',
+        help='what to test, a row each, in place of what the options name; .pth, .pt or .onnx',
+    )
     return parser.parse_args()
 
 
@@ -21,27 +28,30 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
     """Load and check the options, the weights and the data, and measure."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.config import check, load  # noqa: PLC0415
-    from basicsr_clsd.engine.build import build_dataset, build_model  # noqa: PLC0415
+    from basicsr_clsd.engine.build import build_dataset  # noqa: PLC0415
     from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
     from basicsr_clsd.errors import UserError  # noqa: PLC0415
     from basicsr_clsd.evaluation.benchmark import Benchmark  # noqa: PLC0415
+    from basicsr_clsd.evaluation.methods import build_methods, named_checkpoints  # noqa: PLC0415
 
     set_up_console(console)
     options = load(arguments.opt, arguments.force_yml)
     options.train = None
+    if arguments.checkpoints:
+        options.networks = named_checkpoints(arguments.checkpoints)
     check(options, testing=True)
-    if options.path.pretrain_network_g is None:
+    if options.path.pretrain_network_g is None and not options.networks:
         raise UserError(f'{arguments.opt}: path.pretrain_network_g: missing; testing needs weights')
     with command.processes(arguments, options, console) as processes:
         with processes.together():
-            model = build_model(options)
+            methods = build_methods(options)
             sets = processes.main_first(
                 lambda: {
                     str(section.name): build_dataset(options, section, 'test')
                     for _, section in options.sets('test', 'val')
                 }
             )
-            benchmark = Benchmark(options, model, sets, processes)
+            benchmark = Benchmark(options, methods, sets, processes)
         benchmark.run(console)
         if processes.main:
             console.print(f'Tables and per-image values: {benchmark.folder}', markup=False)

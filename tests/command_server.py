@@ -84,6 +84,7 @@ def arrange(
     file_limit: int | None = None,
     signal_number: int | None = None,
     nan_at: int | None = None,
+    memory: int | None = None,
 ) -> None:
     """Prepare an accident.
 
@@ -96,6 +97,7 @@ def arrange(
         file_limit: No file may become larger than this many bytes, as on a full disk.
         signal_number: Get this signal when the file ``path`` is there.
         nan_at: ``FaultyLoss``, an L1 loss, is NaN when it is called for the time of this number; 0: never.
+        memory: No more than this many bytes can be had beside what is in use.
     """
     if at_event is not None or count_to is not None:
         watch(at_event, count_to)
@@ -110,6 +112,10 @@ def arrange(
         threading.Thread(target=get_signal, args=(signal_number, Path(str(path))), daemon=True).start()
     if nan_at is not None:
         register_faulty_loss(nan_at)
+    if memory is not None:
+        pages = int(Path('/proc/self/statm').read_text(encoding='ascii').split()[0])
+        limit = pages * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def get_signal(number: int, path: Path) -> None:

@@ -18,6 +18,7 @@ from basicsr.utils.registry import (
 )
 
 from basicsr_clsd.config.components import Component
+from basicsr_clsd.config.protocols import PROTOCOLS
 from basicsr_clsd.config.schema import Dataset, Options, Train
 from basicsr_clsd.errors import UserError, suggest
 
@@ -65,8 +66,9 @@ def check(options: Options, testing: bool = False) -> None:
         UserError: One line with the first fault, its key, and what exists instead.
     """
     _check_name(options.model_type, own_names(MODEL_REGISTRY), 'model_type')
-    for key in ('network_g', 'network_teacher'):
-        network = getattr(options, key)
+    networks = {key: getattr(options, key) for key in ('network_g', 'network_teacher')}
+    networks |= {f'networks.{name}.network_g': network.network_g for name, network in options.networks.items()}
+    for key, network in networks.items():
         if network is not None:
             _check_component(network, entries(ARCH_REGISTRY), key)
             _check_scale(network, options.scale, key)
@@ -99,6 +101,15 @@ def _check_metrics(options: Options) -> None:
         border = metric.arguments().get('crop_border', 0)
         if isinstance(border, bool) or not isinstance(border, int) or border < 0:
             raise UserError(f'val.metrics.{key}.crop_border: must be a number of pixels, not {border!r}')
+        if metric.type == 'calculate_pyiqa' and importlib.util.find_spec('pyiqa') is None:
+            raise UserError(
+                f"val.metrics.{key}: pyiqa is not installed; pip install 'basicsr-clsd[perceptual]', or leave it out"
+            )
+    protocol = options.val.protocol
+    for key, section in (PROTOCOLS[protocol].metrics(options.scale) if protocol else {}).items():
+        metric = options.val.metrics[key]
+        if {'type': metric.type, **metric.arguments()} != section:
+            raise UserError(f'val.metrics.{key}: is not that of val.protocol: {protocol}; leave one of the two out')
 
 
 def own_names(registry: Registry) -> list[str]:

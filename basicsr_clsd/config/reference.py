@@ -14,6 +14,7 @@ from basicsr_clsd.config.section import Section
 SECTIONS = (
     ('Top level', schema.Options),
     ('`datasets.<train | val... | test...>`', schema.Dataset),
+    ('`networks.<name>`', schema.TestedNetwork),
     ('`path`', schema.Paths),
     ('`train`', schema.Train),
     ('`train.teacher`', schema.Teacher),

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from basicsr_clsd.config.components import Component, ContrastiveTerm, DistillationTerm, Loss, Metric, SelfDistillLoss
+from basicsr_clsd.config.protocols import DEFAULT, PROTOCOLS
 from basicsr_clsd.config.section import Count, FileName, Fraction, Section, Seed, Text
 
 # Their files run as they would in BasicSR, whose losses see images in [0, 1].
@@ -151,6 +152,18 @@ class Train(Section):
     )
 
 
+class TestedNetwork(Section):
+    """One of several networks to test; its key in ``networks`` is its row in the tables."""
+
+    checkpoint: str = Field(
+        description="weights of this project, BasicSR's or EDSR-PyTorch's EDSR, or an `.onnx` file (`pip install "
+        "'basicsr-clsd[deploy]'`)"
+    )
+    param_key: str = Field(default='params', description='key of the weights in that file; ignored where it has none')
+    network_g: Component | None = Field(default=None, description="its arch; default the file's `network_g`")
+    self_ensemble: bool | None = Field(default=None, description='default `val.self_ensemble`')
+
+
 class Best(Section):
     """Which validation result decides on ``net_g_best.pth``."""
 
@@ -165,8 +178,31 @@ class Validation(Section):
         default=None, description='validate every so many iterations; always at the end'
     )
     save_img: bool = Field(default=False, description='write the upscaled images')
+    protocol: Literal['y_crop_scale', 'rgb_crop_scale', 'edsr_div2k_rgb'] | None = Field(
+        default=None,
+        description='PSNR and SSIM on Y of BT.601 or on RGB, `scale` (`edsr_div2k_rgb`: `scale` + 6) pixels of border '
+        'cut, beside those of `metrics`; default `y_crop_scale` unless there are `metrics` (new key)',
+    )
     metrics: dict[str, Metric] = Field(
-        default_factory=dict, description='default: PSNR and SSIM on Y, `scale` pixels of border cut'
+        default_factory=dict,
+        description="by name: BasicSR's, or `calculate_pyiqa` with `metric: lpips`, `dists`, ... (`pip install "
+        "'basicsr-clsd[perceptual]'`)",
+    )
+    tile: PositiveInt | None = Field(
+        default=None,
+        description='test: upscale in tiles of so many LR pixels; default the whole image, and smaller and smaller '
+        'tiles when memory runs out (new key)',
+    )
+    tile_overlap: Count | None = Field(
+        default=None,
+        description="test: LR pixels that a tile sees around it; default as far as the network's output depends on "
+        'them, which gives the whole image (new key)',
+    )
+    self_ensemble: bool = Field(
+        default=False, description='test: mean of the outputs for the eight turned and mirrored images (new key)'
+    )
+    latency: bool = Field(
+        default=True, description='test: measure time and memory of an output of 1280x720 pixels (new key)'
     )
     heads: bool = Field(default=False, description='validate the heads too, as `<metric>/head<j>` (new key)')
     best: Best = Field(default_factory=Best, description='which result is the best checkpoint (new key)')
@@ -225,6 +261,10 @@ class Options(Section):
         default=None, description='the teacher of `KDModel`: registered arch and its arguments (new key)'
     )
     datasets: dict[str, Dataset] = Field(default_factory=dict, description='`train`, `val...`, `test...`')
+    networks: dict[FileName, TestedNetwork] = Field(
+        default_factory=dict,
+        description='test: networks by name; left out: `network_g` with the weights of `path` (new key)',
+    )
     path: Paths = Field(default_factory=Paths)
     train: Train | None = None
     val: Validation = Field(default_factory=Validation)
@@ -246,12 +286,11 @@ class Options(Section):
             for key in Teacher.model_fields:
                 if getattr(self.train.teacher, key) is None:
                     setattr(self.train.teacher, key, getattr(self.train, key))
-        if not self.val.metrics:
-            protocol = {'crop_border': self.scale, 'test_y_channel': True}
-            self.val.metrics = {
-                'psnr': Metric.model_validate({'type': 'calculate_psnr', **protocol}),
-                'ssim': Metric.model_validate({'type': 'calculate_ssim', **protocol}),
-            }
+        if not self.val.metrics and self.val.protocol is None:
+            self.val.protocol = DEFAULT
+        if self.val.protocol is not None:
+            named = PROTOCOLS[self.val.protocol].metrics(self.scale)
+            self.val.metrics = {**{key: Metric.model_validate(named[key]) for key in named}, **self.val.metrics}
         return self
 
     def sets(self, *phases: str) -> Iterator[tuple[str, Dataset]]:

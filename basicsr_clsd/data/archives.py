@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from basicsr_clsd.errors import UserError
+from basicsr_clsd.errors import UserError, first_line
 from basicsr_clsd.files import check_free, write_atomically
 
 LONGEST_NAME = 200  # of the 255 bytes of a file's name; a temporary one is longer
@@ -101,8 +101,7 @@ def _members(archive: Path) -> Iterator[list[Member]]:
     except (*BROKEN, OSError) as error:
         if isinstance(error, OSError) and error.filename is not None:  # of a file that was being written
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f'{archive}: a broken or truncated archive ({reason})') from error
+        raise UserError(f'{archive}: a broken or truncated archive ({first_line(error)})') from error
 
 
 def _zip_members(archive: Path) -> Iterator[list[Member]]:

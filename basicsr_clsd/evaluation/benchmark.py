@@ -1,5 +1,6 @@
-"""Test a trained network on benchmark sets, beside bicubic upscaling."""
+"""Test trained networks on benchmark sets, beside bicubic upscaling."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,41 +11,39 @@ from basicsr_clsd.config.paths import output_root
 from basicsr_clsd.data.paired_dataset import PairedDataset, check_decodable
 from basicsr_clsd.distributed import Processes
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.evaluation.evaluate import Scores, bicubic, joined, measure, upscaled
+from basicsr_clsd.evaluation.complexity import Complexity
+from basicsr_clsd.evaluation.evaluate import Image, Scores, bicubic, joined, measure, upscaled
+from basicsr_clsd.evaluation.methods import BICUBIC, Method
 from basicsr_clsd.evaluation.pictures import Comparison
-from basicsr_clsd.evaluation.report import Report, describe
+from basicsr_clsd.evaluation.report import Report, describe, protocol_name
+from basicsr_clsd.evaluation.tiles import Tiling
 from basicsr_clsd.files import check_writable, set_aside, write_image
-from basicsr_clsd.models import SupervisedModel
-
-BICUBIC = 'bicubic'
 
 
 class Benchmark:
-    """A test of one network on any number of sets; nothing is written before :meth:`run`.
+    """A test of networks on any number of sets; nothing is written before :meth:`run`.
 
     Args:
         options: Checked options.
-        model: With the weights to test.
+        methods: The networks, with their weights.
         sets: Data sets by name.
         processes: Who shares the images; all get all results, the main one writes.
 
     Raises:
-        UserError: An image cannot be decoded, the folder of the results cannot be written, or the name is taken.
+        UserError: An image cannot be decoded, or the folder of the results cannot be written.
     """
 
     def __init__(
-        self, options: Options, model: SupervisedModel, sets: dict[str, PairedDataset], processes: Processes
+        self, options: Options, methods: Sequence[Method], sets: dict[str, PairedDataset], processes: Processes
     ) -> None:
-        self.options, self.model, self.sets, self.processes = options, model, sets, processes
-        if options.name == BICUBIC:
-            raise UserError(f"name: '{BICUBIC}' is the other row of the table; choose another")
+        self.options, self.methods, self.sets, self.processes = options, methods, sets, processes
         self.folder = output_root(options.path.results_root, 'results') / options.name
         check_writable(self.folder)
         for dataset in sets.values():
             check_decodable(dataset)
 
     def run(self, console: Console) -> Report:
-        """Measure, print the table, and write ``results/NAME``; an earlier folder of that name is renamed.
+        """Measure, print the tables, and write ``results/NAME``; an earlier folder of that name is renamed.
 
         The folder gets the tables (``results.md``, ``.csv``, ``.json``) and the resolved options; with ``val.save_img``
         the upscaled images, with ``val.comparison`` a picture of crops for each set.
@@ -56,14 +55,56 @@ class Benchmark:
                 self.folder.mkdir(parents=True)
                 write_resolved(options, self.folder / f'{options.name}.yml')
         scores = {name: self._measure_set(name, dataset, console) for name, dataset in self.sets.items()}
-        report = Report(options.name, str(options.path.pretrain_network_g), options.scale, describe(options), scores)
+        with self.processes.together():
+            costs = self._costs(console) if self.processes.main else {}
+        report = self._report(scores, self.processes.gather(costs)[0], self._tilings())
         if self.processes.main:
             report.print(console)
             report.write(self.folder)
         return report
 
+    def _costs(self, console: Console) -> dict[str, Complexity]:
+        methods = track(self.methods, 'complexity', console=console, disable=not console.is_terminal, transient=True)
+        return {method.name: method.complexity(self.options.val.latency) for method in methods}
+
+    def _tilings(self) -> dict[str, Tiling | None]:
+        """The smallest tiles that each network was tested in, by any process: the memory of one may have run out."""
+        parts = self.processes.gather([method.tiles.used for method in self.methods])
+        return {
+            method.name: min((tiling for tiling in tilings if tiling is not None), default=None)
+            for method, tilings in zip(self.methods, zip(*parts, strict=True), strict=True)
+        }
+
+    def _report(
+        self,
+        scores: dict[str, dict[str, Scores]],
+        costs: dict[str, Complexity],
+        tilings: dict[str, Tiling | None],
+    ) -> Report:
+        options = self.options
+        facts, remarks = {}, []
+        for method in self.methods:
+            name, tiling, cost = method.name, tilings[method.name], costs[method.name]
+            facts[name] = method.facts(cost, tiling, self.images(name) if options.val.save_img else None)
+            conditions = method.conditions(tiling)
+            if cost.latency_failure is not None:
+                conditions.append(f'no time and memory of an output of {cost.latency_size}: {cost.latency_failure}')
+            remarks += [f'{name}: {", ".join(conditions)}'] if conditions else []
+        return Report(
+            options.name,
+            self.methods[0].checkpoint,
+            options.scale,
+            describe(options),
+            scores,
+            protocol_name(options),
+            facts,
+            costs,
+            remarks,
+        )
+
     def _measure_set(self, name: str, dataset: PairedDataset, console: Console) -> dict[str, Scores]:
-        scores, comparison = {BICUBIC: Scores(), self.options.name: Scores()}, Comparison()
+        scores = {method: Scores() for method in (BICUBIC, *(method.name for method in self.methods))}
+        comparison = Comparison()
         with self.processes.together():
             self._measure_share(name, dataset, console, scores, comparison)
         names = [dataset.name(index) for index in range(len(dataset))]
@@ -84,7 +125,7 @@ class Benchmark:
         options = self.options
         share = range(self.processes.rank, len(dataset), self.processes.world)
         samples = track(
-            upscaled(dataset, self.model.upscale, share),
+            upscaled(dataset, lambda lq: [method.upscale(lq) for method in self.methods], share),
             name,
             len(share),
             console=console,
@@ -92,14 +133,31 @@ class Benchmark:
             transient=True,
         )
         for sample in samples:
-            outputs = {BICUBIC: bicubic(sample.lq, options.scale), options.name: sample.outputs[0]}
+            outputs: dict[str, Image] = {BICUBIC: bicubic(sample.lq, options.scale)}
+            outputs |= zip((method.name for method in self.methods), sample.outputs, strict=True)
             for method, image in outputs.items():
-                scores[method].images[sample.name] = measure(image, sample.gt, options.val.metrics)
-            if options.val.save_img:
-                file = f'{sample.name}_{options.val.suffix or options.name}.png'
-                write_image(sample.outputs[0], self.folder / 'visualization' / name / file)
+                try:
+                    scores[method].images[sample.name] = measure(image, sample.gt, options.val.metrics)
+                except UserError as error:
+                    raise UserError(f'{name}, {sample.name}: {error}') from error
+                if options.val.save_img and method != BICUBIC:
+                    write_image(image, self._image(name, sample.name, method))
             if options.val.comparison:
                 comparison.add(sample.name, outputs, sample.gt)
+
+    def images(self, method: str) -> str:
+        """Where a network's images are written, relative to ``folder``, with ``{set}`` and ``{image}`` for the names.
+
+        ``IMAGE_METHOD.png`` as in BasicSR, or with ``val.suffix`` ``IMAGE_SUFFIX.png``, of several networks
+        ``IMAGE_METHOD_SUFFIX.png``.
+        """
+        suffix = self.options.val.suffix or method
+        if self.options.val.suffix and len(self.methods) > 1:
+            suffix = f'{method}_{suffix}'
+        return f'visualization/{{set}}/{{image}}_{suffix}.png'
+
+    def _image(self, dataset: str, image: str, method: str) -> Path:
+        return self.folder / self.images(method).replace('{set}', dataset, 1).replace('{image}', image, 1)
 
     def picture(self, dataset: str) -> Path:
         """Where the picture of crops of a set is written."""

@@ -1,5 +1,6 @@
 """Upscale a set of images and compare them with HR."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +14,13 @@ from torch import Tensor
 
 from basicsr_clsd.config.components import Metric
 from basicsr_clsd.data.paired_dataset import PairedDataset
+from basicsr_clsd.errors import UserError, first_line
 
 Image = NDArray[np.uint8]
 Upscale = Callable[[Tensor], list[Tensor]]
+SSIM_WINDOW = 11
+EQUAL_TO_HR = 'is infinite, the image is equal to HR'
+TOO_SMALL = 'is undefined, the image too small for it'
 
 
 @dataclass
@@ -25,9 +30,26 @@ class Scores:
     images: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def mean(self) -> dict[str, float]:
-        """Each metric's mean over the images."""
-        metrics = next(iter(self.images.values()), {})
-        return {metric: float(np.mean([values[metric] for values in self.images.values()])) for metric in metrics}
+        """Each metric's mean over the images whose value is finite; if none is, what they have instead."""
+        return {metric: self._mean_of(metric) for metric in self.metrics()}
+
+    def metrics(self) -> list[str]:
+        """Names of the metrics."""
+        return list(next(iter(self.images.values()), {}))
+
+    def _mean_of(self, metric: str) -> float:
+        values = [values[metric] for values in self.images.values()]
+        finite = [value for value in values if math.isfinite(value)]
+        return float(np.mean(finite or values))
+
+    def left_out(self, metric: str) -> dict[str, str]:
+        """Why images are not in a metric's mean, by name."""
+        values = {name: values[metric] for name, values in self.images.items()}
+        return {
+            name: EQUAL_TO_HR if math.isinf(value) else TOO_SMALL
+            for name, value in values.items()
+            if not math.isfinite(value)
+        }
 
 
 def joined(parts: Sequence[Scores], names: Sequence[str]) -> Scores:
@@ -69,11 +91,26 @@ def as_image(tensor: Tensor) -> Image:
 
 
 def measure(image: Image, gt: Image, metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """All metrics of one image against HR, both uint8 and of one shape."""
-    return {
-        name: float(calculate_metric({'img': image, 'img2': gt}, {'type': metric.type, **metric.arguments()}))
-        for name, metric in metrics.items()
-    }
+    """All metrics of one image against HR, both uint8 and of one shape.
+
+    Equal images have an infinite PSNR. NaN stands for what is not defined: SSIM where its window of 11 x 11 pixels does
+    not fit into what is left when the border is cut, and any metric where nothing is left.
+
+    Raises:
+        UserError: A metric cannot be computed for images like these.
+    """
+    return {name: _measure_one(name, metric, image, gt) for name, metric in metrics.items()}
+
+
+def _measure_one(name: str, metric: Metric, image: Image, gt: Image) -> float:
+    left = min(gt.shape[:2]) - 2 * metric.arguments().get('crop_border', 0)
+    if left < (SSIM_WINDOW if metric.type == 'calculate_ssim' else 1):
+        return math.nan
+    try:
+        return float(calculate_metric({'img': image, 'img2': gt}, {'type': metric.type, **metric.arguments()}))
+    except (AssertionError, ValueError, RuntimeError) as error:
+        size = f'{image.shape[1]}x{image.shape[0]}'
+        raise UserError(f'val.metrics.{name}: {metric.type} of {size}: {first_line(error)}') from error
 
 
 def bicubic(lq: Image, scale: int) -> Image:

@@ -1,21 +1,35 @@
-"""Results as a table on the console, in Markdown, CSV and JSON."""
+"""Results as tables on the console, in Markdown, CSV and JSON."""
 
 import csv
 import io
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from basicsr_clsd.config import Options
+from basicsr_clsd.config.protocols import CUSTOM, name_of
+from basicsr_clsd.evaluation.complexity import Complexity
 from basicsr_clsd.evaluation.evaluate import Scores
 from basicsr_clsd.files import write_text
 
-DIGITS = {'ssim': 4}
+VERSION = 1
+DIGITS = {'ssim': 4, 'lpips': 4, 'dists': 4}
+SHOWN_IMAGES = 3
+UNKNOWN = '-'
+COST_HEAD = ['1280x720 output', 'parameters', 'MACs', 'latency', 'peak memory']
+UNITS = ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
+
+
+def protocol_name(options: Options) -> str:
+    """The protocol by name, or ``custom``."""
+    sections = {name: {'type': metric.type, **metric.arguments()} for name, metric in options.val.metrics.items()}
+    return name_of(sections, options.scale)
 
 
 def describe(options: Options) -> str:
@@ -34,11 +48,15 @@ class Report:
     """Results of one test.
 
     Args:
-        name: Name of the tested network in the table.
-        checkpoint: Where its weights came from.
+        name: Name of the test.
+        checkpoint: Where the first network's weights came from.
         scale: Super-resolution factor.
         protocol: How was measured, in words.
         scores: ``scores[set][method]``.
+        protocol_name: The protocol by name.
+        networks: What is known of each tested network, for the JSON.
+        costs: Each tested network's complexity.
+        remarks: What else is to be said under the tables.
     """
 
     name: str
@@ -46,6 +64,10 @@ class Report:
     scale: int
     protocol: str
     scores: dict[str, dict[str, Scores]]
+    protocol_name: str = CUSTOM
+    networks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    costs: dict[str, Complexity] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def rows(self) -> list[list[str]]:
         """The table: a head, and a row per method with each set's mean metrics."""
@@ -58,16 +80,40 @@ class Report:
         ]
         return [head, *body]
 
+    def cost_rows(self) -> list[list[str]]:
+        """The table of complexity: a head, and a row per network."""
+        body = []
+        for method, cost in self.costs.items():
+            seconds = UNKNOWN if cost.latency_s is None else f'{cost.latency_s:.3g} s'
+            memory = UNKNOWN if cost.peak_bytes is None else f'{cost.peak_bytes / 2**20:.0f} MiB'
+            body.append([method, _count(cost.parameters), _count(cost.macs_1280x720), seconds, memory])
+        return [COST_HEAD, *body] if body else []
+
+    def cost_notes(self) -> list[str]:
+        """What is to be read with the table of complexity: what was measured on."""
+        devices = dict.fromkeys(cost.latency_device for cost in self.costs.values() if cost.latency_s is not None)
+        return [f'latency and memory on {device}' for device in devices]
+
+    def notes(self) -> list[str]:
+        """What is to be read with the tables: the protocol, images that are not in a mean, conditions of a row."""
+        notes = [f'{self.protocol_name}: {self.protocol}']
+        for dataset, by_method in self.scores.items():
+            for method, scores in by_method.items():
+                for metric in scores.metrics():
+                    notes += _left_out(f'{dataset}, {method}: {metric}', scores, metric)
+        return [*notes, *self.remarks]
+
     def print(self, console: Console) -> None:
-        """Print the table and the protocol."""
-        head, *body = self.rows()
-        # As `Text`, or brackets in a name would be taken for styles.
-        table = Table(caption=Text(self.protocol), caption_justify='left')
-        for number, title in enumerate(head):
-            table.add_column(Text(title), justify='left' if number == 0 else 'right')
-        for row in body:
-            table.add_row(*map(Text, row))
-        console.print(table)
+        """Print the tables and the notes."""
+        for rows, notes in ((self.rows(), self.notes()), (self.cost_rows(), self.cost_notes())):
+            # As `Text`, or brackets in a name would be taken for styles.
+            table = Table(caption=Text('\n'.join(notes)) if notes else None, caption_justify='left')
+            for number, title in enumerate(rows[0] if rows else ()):
+                table.add_column(Text(title), justify='left' if number == 0 else 'right')
+            for row in rows[1:]:
+                table.add_row(*map(Text, row))
+            if rows:
+                console.print(table)
 
     def write(self, folder: Path) -> None:
         """Write ``results.md``, ``results.csv`` and ``results.json`` into a folder."""
@@ -76,11 +122,12 @@ class Report:
         write_text(self.json(), folder / 'results.json')
 
     def markdown(self) -> str:
-        """The table in Markdown."""
-        head, *body = self.rows()
-        rule = ['---', *('---:' for _ in head[1:])]
-        lines = [f'| {" | ".join(row)} |' for row in (head, rule, *body)]
-        return '\n'.join([*lines, '', f'{self.protocol}. Weights: `{self.checkpoint}`.', ''])
+        """The tables in Markdown."""
+        weights = [f'{method}: `{facts["checkpoint"]}`' for method, facts in self.networks.items()]
+        lines = []
+        for rows, notes in ((self.rows(), self.notes()), (self.cost_rows(), self.cost_notes())):
+            lines += [*_table(rows), *(f'{note}.  ' for note in notes), *([''] if notes else [])]
+        return '\n'.join([*lines, f'Weights: {", ".join(weights) or f"`{self.checkpoint}`"}.', ''])
 
     def csv(self) -> str:
         """One line per set, method, image and metric; the image ``mean`` is the set's mean."""
@@ -106,17 +153,47 @@ class Report:
             for dataset, by_method in self.scores.items()
         }
         content = {
+            'version': VERSION,
             'name': self.name,
             'checkpoint': self.checkpoint,
             'scale': self.scale,
+            'protocol_name': self.protocol_name,
             'protocol': self.protocol,
+            'notes': self.notes()[1:],
+            'networks': self.networks,
             'sets': sets,
         }
-        return json.dumps(content, indent=2, ensure_ascii=False) + '\n'
+        return json.dumps(content, indent=2, ensure_ascii=False, default=str) + '\n'
+
+
+def _left_out(what: str, scores: Scores, metric: str) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for image, reason in scores.left_out(metric).items():
+        reasons.setdefault(reason, []).append(image)
+    notes = []
+    for reason, images in reasons.items():
+        shown = ', '.join(images[:SHOWN_IMAGES]) + ', ...' * (len(images) > SHOWN_IMAGES)
+        rest = 'is not in the mean' if len(images) < len(scores.images) else 'there is no other'
+        notes.append(f'{what} {reason}: {len(images)} of {len(scores.images)} ({shown}); {rest}')
+    return notes
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    if not rows:
+        return []
+    rule = ['---', *('---:' for _ in rows[0][1:])]
+    return [*(f'| {" | ".join(row)} |' for row in (rows[0], rule, *rows[1:])), '']
 
 
 def _cell(values: dict[str, float]) -> str:
     return ' / '.join(f'{value:.{DIGITS.get(metric, 2)}f}' for metric, value in values.items())
+
+
+def _count(number: int | None) -> str:
+    if number is None:
+        return UNKNOWN
+    unit, letter = next(((unit, letter) for unit, letter in UNITS if number >= unit), (1, ''))
+    return f'{number / unit:.4g}{letter}'
 
 
 def _plain(values: dict[str, float]) -> dict[str, float | str]:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 import torch
-from basicsr.archs import build_network
+from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from basicsr_clsd.config.check import registered
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options
-from basicsr_clsd.errors import UserError
+from basicsr_clsd.errors import UserError, first_line
 from basicsr_clsd.models.precision import ends_in_full_precision
 
 TRIAL_SIDE = 32
@@ -22,7 +23,7 @@ def build(section: Component, where: str) -> nn.Module:
         UserError: The arguments are none that the network can have.
     """
     try:
-        return build_network(section.as_dict())
+        return registered(ARCH_REGISTRY, section.type)(**section.arguments())
     except FAULTS as error:
         raise UserError(f'{where}: {section.type} cannot be built: {error}') from error
 
@@ -61,8 +62,7 @@ def try_out(network: nn.Module, upscale: Callable[[Tensor], Tensor], options: Op
     except torch.cuda.OutOfMemoryError:
         raise
     except FAULTS as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f'{where}: {kind} cannot upscale {channels} channels: {reason}') from error
+        raise UserError(f'{where}: {kind} cannot upscale {channels} channels: {first_line(error)}') from error
     if sr.shape != (1, channels, TRIAL_SIDE * scale, TRIAL_SIDE * scale):
         size = ' x '.join(map(str, sr.shape[1:]))
         raise UserError(f'{where}: {kind} makes {size} of {channels} x {TRIAL_SIDE} x {TRIAL_SIDE}')

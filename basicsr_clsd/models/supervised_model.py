@@ -21,6 +21,7 @@ from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.networks import build, placed, try_out
 from basicsr_clsd.models.stepper import Stepper
 from basicsr_clsd.models.weights import load_weights, student_state
+from basicsr_clsd.models.windows import whole_windows, window_of
 
 
 @MODEL_REGISTRY.register()
@@ -45,6 +46,7 @@ class SupervisedModel(BaseModel):
         super().__init__({'num_gpu': int(gpu), 'is_train': options.train is not None, 'dist': False})
         self.net_g = self._build_network()
         self.net_g_ema: nn.Module | None = None
+        self.window = window_of(self.net_g)
         self.parallel: DistributedDataParallel | None = None  # around what is trained, in a run of several processes
         try_out(self.net_g, lambda lq: self.upscale(lq)[0], self.options, 'network_g')
         self.log_dict: dict[str, Tensor] = {}
@@ -234,7 +236,7 @@ class SupervisedModel(BaseModel):
         network.eval()
         try:
             height, width = (side * self.options.scale for side in lq.shape[2:])
-            lq = _whole_windows(lq.to(self.device), getattr(network, 'window_size', 1))
+            lq = whole_windows(lq.to(self.device), self.window)
             # Not by calling the network, which `train.compile` would compile anew for each size of image.
             outputs = network.forward(lq, with_heads=True) if heads else network.forward(lq)
         finally:
@@ -277,15 +279,6 @@ class SupervisedModel(BaseModel):
         self.optimizers[0].load_state_dict(state['optimizer'])
         self.schedulers[0].load_state_dict(state['scheduler'])
         self.stepper.load_state_dict(state['stepper'])
-
-
-def _whole_windows(image: Tensor, window: int) -> Tensor:
-    """Mirror an image at its lower and right border up to a multiple of a transformer's window, as SwinIR is tested."""
-    for axis in (2, 3):
-        missing = -image.shape[axis] % window
-        mirrored = image.flip(axis).narrow(axis, 0, min(missing, image.shape[axis]))
-        image = torch.cat([image, mirrored], axis) if missing else image
-    return image
 
 
 def _count(tensors: Iterable[Tensor]) -> int:

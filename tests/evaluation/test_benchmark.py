@@ -72,6 +72,7 @@ def run_test(tmp_path, run_command, write_yaml) -> Callable[..., str]:
     """``run_test(options)``: runs ``test.py``, which must succeed; returns what it printed."""
 
     def run(options: Mapping[str, Any], *arguments: str) -> str:
+        options = {**options, 'val': {'latency': False, **options.get('val', {})}}
         ended = run_command('test', write_yaml(tmp_path / 'test.yml', options), *arguments)
         assert ended.code == 0, ended.err
         assert ended.err == ''
@@ -152,7 +153,8 @@ def assert_tables_agree(folder: Path, printed: str) -> None:
     assert in_csv == in_json
 
     lines = (folder / 'results.md').read_text(encoding='utf-8').splitlines()
-    table = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines if line.startswith('|')]
+    first = lines[: lines.index('')]
+    table = [[cell.strip() for cell in line.strip('|').split('|')] for line in first if line.startswith('|')]
     names, methods = list(content['sets']), list(next(iter(content['sets'].values())))
     assert table[0] == [f'x{content["scale"]}', *(f'{name} psnr / ssim' for name in names)]
     assert [row[0] for row in table[2:]] == methods
@@ -161,7 +163,10 @@ def assert_tables_agree(folder: Path, printed: str) -> None:
             mean = content['sets'][name][row[0]]['mean']
             assert cell == f'{float(mean["psnr"]):.2f} / {float(mean["ssim"]):.4f}'
             assert cell in printed
-    assert f'{content["protocol"]}. Weights: `{content["checkpoint"]}`.' in lines
+    assert f'{content["protocol_name"]}: {content["protocol"]}.  ' in lines
+    assert f'{content["protocol_name"]}: {content["protocol"]}' in printed
+    weights = ', '.join(f'{name}: `{facts["checkpoint"]}`' for name, facts in content['networks'].items())
+    assert f'Weights: {weights}.' in lines
 
 
 def test_nothing_is_written_that_was_not_asked_for(options, run_test, tmp_path):
@@ -361,7 +366,12 @@ def test_report_without_a_run():
         }
     }
     report = Report('net', 'net.pth', 3, 'in some way', scores)
-    assert report.rows() == [['x3', 'A psnr / niqe'], ['bicubic', 'inf / nan'], ['net', '31.50 / 2.50']]
+    assert report.rows() == [['x3', 'A psnr / niqe'], ['bicubic', '30.00 / 1.00'], ['net', '31.50 / 2.50']]
+    assert report.notes() == [
+        'custom: in some way',
+        'A, bicubic: psnr is infinite, the image is equal to HR: 1 of 2 (y); is not in the mean',
+        'A, bicubic: niqe is undefined, the image too small for it: 1 of 2 (x, "1"); is not in the mean',
+    ]
     content = json.loads(report.json(), parse_constant=pytest.fail)
     assert content['sets']['A']['bicubic']['images'] == {
         'x, "1"': {'psnr': 30.005, 'niqe': 'nan'}, 'y': {'psnr': 'inf', 'niqe': 1.0}

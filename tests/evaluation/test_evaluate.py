@@ -11,6 +11,7 @@ from skimage.metrics import structural_similarity
 
 from basicsr_clsd.config.components import Metric
 from basicsr_clsd.data import PairedDataset
+from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.evaluate import Scores, as_image, bicubic, measure, upscaled
 
 # Mean PSNR and SSIM of bicubic upscaling.
@@ -167,7 +168,60 @@ def test_mean_of_scores():
     scores = Scores({'a': {'psnr': 30.0, 'ssim': 0.5}, 'b': {'psnr': 31.0, 'ssim': 1.0}})
     assert scores.mean() == {'psnr': 30.5, 'ssim': 0.75}
     assert Scores().mean() == {}
-    assert Scores({'a': {'psnr': math.inf}, 'b': {'psnr': 1.0}}).mean() == {'psnr': math.inf}
+    assert Scores({'a': {'psnr': math.inf}, 'b': {'psnr': 1.0}, 'c': {'psnr': math.nan}}).mean() == {'psnr': 1.0}
+    assert Scores({'a': {'psnr': math.inf}, 'b': {'psnr': math.inf}}).mean() == {'psnr': math.inf}
+    assert math.isnan(Scores({'a': {'ssim': math.nan}}).mean()['ssim'])
+
+
+def test_why_images_are_not_in_a_mean():
+    scores = Scores({'a': {'psnr': math.inf}, 'b': {'psnr': 1.0}, 'c': {'psnr': math.nan}})
+    assert scores.left_out('psnr') == {
+        'a': 'is infinite, the image is equal to HR',
+        'c': 'is undefined, the image too small for it',
+    }
+
+
+@pytest.mark.parametrize('y', [True, False])
+@pytest.mark.parametrize('value', [0, 90, 255])
+def test_constant_images(value, y):
+    gt = np.full((30, 30, 3), 90, np.uint8)
+    values = measure(np.full_like(gt, value), gt, protocol(2, y))
+    if value == 90:
+        assert values == {'psnr': math.inf, 'ssim': pytest.approx(1, abs=1e-6)}
+        return
+    first, second = (luma(gt)[0, 0], luma(np.full_like(gt, value))[0, 0]) if y else (90, value)
+    assert values['psnr'] == pytest.approx(20 * math.log10(255 / abs(first - second)), abs=1e-4)
+    small = (0.01 * 255) ** 2
+    expected = (2 * first * second + small) / (first**2 + second**2 + small)  # the structure's part is 1
+    assert values['ssim'] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize(
+    ('height', 'width', 'border', 'psnr_there', 'ssim_there'),
+    [
+        (11, 11, 0, True, True),
+        (10, 40, 0, True, False),
+        (15, 15, 2, True, True),
+        (40, 14, 2, True, False),
+        (4, 40, 2, False, False),
+        (3, 3, 2, False, False),
+        (1, 1, 0, True, False),
+    ],
+)
+def test_images_that_are_too_small_for_a_metric(height, width, border, psnr_there, ssim_there):
+    rng = np.random.default_rng(0)
+    image, gt = (rng.integers(0, 256, (height, width, 3)).astype(np.uint8) for _ in range(2))
+    values = measure(image, gt, protocol(border))
+    assert (math.isfinite(values['psnr']), math.isfinite(values['ssim'])) == (psnr_there, ssim_there)
+
+
+def test_a_metric_that_fails_is_named():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    metrics = {'other': Metric.model_validate({'type': 'calculate_psnr', 'crop_border': 0, 'input_order': 'ABC'})}
+    with pytest.raises(UserError, match=r'val\.metrics\.other: calculate_psnr of 8x8: Wrong input_order'):
+        measure(image, image, metrics)
 
 
 def test_bicubic_of_gray_and_colour_agree():

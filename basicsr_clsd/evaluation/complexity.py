@@ -1,0 +1,113 @@
+"""What a network costs: parameters, multiply-accumulates, time and memory for an output of 1280 x 720 pixels."""
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+WIDTH, HEIGHT = 1280, 720
+ENOUGH_S = 2.0
+MOST_RUNS = 10
+RESET_PEAK = '5'
+
+
+@dataclass
+class Complexity:
+    """The costs of one network; None: not known, or not measured.
+
+    Args:
+        parameters: Of what is deployed.
+        macs_1280x720: Multiply-accumulates of convolutions and matrix products (a FLOP count is twice that).
+        latency_s: Median seconds for one image.
+        latency_size: Size of the output that it is for, ``1280x720``; x3 makes ``1281x720`` of whole LR pixels.
+        peak_bytes: The most memory that this takes beside weights and image: of the GPU, or of the process.
+        latency_device: What it was measured on.
+        latency_failure: Why there is no time and memory, if they were to be measured.
+    """
+
+    parameters: int | None
+    macs_1280x720: int | None
+    latency_s: float | None = None
+    latency_size: str | None = None
+    peak_bytes: int | None = None
+    latency_device: str | None = None
+    latency_failure: str | None = None
+
+
+def lr_shape(scale: int, channels: int = 3) -> tuple[int, int, int, int]:
+    """The LR image for an output of 1280 x 720 pixels, rounded up to whole pixels: (1, C, h, w)."""
+    return 1, channels, -(-HEIGHT // scale), -(-WIDTH // scale)
+
+
+def device_name(device: torch.device) -> str:
+    """A device in words, with the number of threads of a CPU."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f'CPU, {threads} thread{"s" * (threads > 1)}'
+
+
+def measure_cost(
+    upscale: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: torch.device
+) -> tuple[float, int | None]:
+    """Measure time and memory of upscaling one image of noise.
+
+    After one run to warm up, as many as fit into two seconds, ten at most and one at least.
+
+    Args:
+        upscale: Takes (N, C, h, w) on the CPU and returns the output there, so that a GPU has been waited for.
+        shape: Of the image.
+        device: Where ``upscale`` computes.
+
+    Returns:
+        Median seconds, and peak bytes (None where the system does not tell).
+    """
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    upscale(image)
+    peak = _GpuPeak() if device.type == 'cuda' else _ProcessPeak()
+    seconds: list[float] = []
+    while not seconds or (sum(seconds) < ENOUGH_S and len(seconds) < MOST_RUNS):
+        started = time.perf_counter()
+        upscale(image)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds), peak.bytes()
+
+
+class _GpuPeak:
+    """Peak memory of the current GPU since now."""
+
+    def __init__(self) -> None:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        self.before = torch.cuda.memory_allocated()
+
+    def bytes(self) -> int | None:
+        # Another runtime's memory is not seen.
+        return torch.cuda.max_memory_allocated() - self.before or None
+
+
+class _ProcessPeak:
+    """Peak memory of this process since now, by Linux's high-water mark, which can be reset."""
+
+    def __init__(self) -> None:
+        self.before: int | None = None
+        try:
+            # Freed memory that the C library has kept would be used again and not be seen.
+            ctypes.CDLL(None).malloc_trim(0)
+            Path('/proc/self/clear_refs').write_text(RESET_PEAK, encoding='ascii')
+            self.before = self._mark()
+        except (OSError, AttributeError, LookupError, ValueError, TypeError):  # not Linux, or no glibc
+            return
+
+    def bytes(self) -> int | None:
+        return None if self.before is None else max(self._mark() - self.before, 0)
+
+    @staticmethod
+    def _mark() -> int:
+        lines = Path('/proc/self/status').read_text(encoding='ascii', errors='replace').splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM'))

@@ -1,0 +1,140 @@
+"""An ONNX file, run by onnxruntime, to be tested."""
+
+import importlib.util
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from basicsr_clsd.errors import UserError, first_line, out_of_memory
+
+TRIAL_SIDE = 32
+IMAGE_AXES = 4
+TYPES = {'tensor(float)': np.float32, 'tensor(float16)': np.float16}
+CUDA, CPU = 'CUDAExecutionProvider', 'CPUExecutionProvider'
+QUIET = 4  # log what is fatal; the rest is told as errors
+
+
+class OnnxNetwork:
+    """A network in an ONNX file: one input (N, C, h, w) in [0, 1], RGB, and the upscaled image as its first output.
+
+    Args:
+        path: The file.
+        scale: Super-resolution factor.
+        channels: 3, or 1 for luma.
+        gpu: Use CUDA if onnxruntime has it.
+
+    Raises:
+        UserError: onnxruntime is not installed, the file cannot be read, or its network does not upscale by ``scale``.
+    """
+
+    arch = 'ONNX'
+    window = 1
+
+    def __init__(self, path: str | Path, scale: int, channels: int = 3, gpu: bool = False) -> None:
+        self.path = Path(path).expanduser()
+        if not self.path.is_file():
+            raise UserError(f'{path}: no such file')
+        if any(importlib.util.find_spec(name) is None for name in ('onnx', 'onnxruntime')):
+            raise UserError(f"{path}: onnx and onnxruntime are not installed; pip install 'basicsr-clsd[deploy]'")
+        self._session = self._open(gpu)
+        on_gpu = self._session.get_providers()[0] == CUDA
+        self.device = torch.device('cuda' if on_gpu else 'cpu')
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != IMAGE_AXES or inputs[0].type not in TYPES:
+            shown = ', '.join(f'{found.type} {found.shape}' for found in inputs)
+            raise UserError(f'{path}: its input is no image of (N, C, h, w) floating-point values but {shown}')
+        self._name, self._type = inputs[0].name, TYPES[inputs[0].type]
+        fixed = [side for side in inputs[0].shape[2:] if isinstance(side, int)]
+        if fixed:
+            sides = ' x '.join(map(str, inputs[0].shape[2:]))
+            raise UserError(f'{path}: takes images of {sides} pixels alone; export it with free height and width')
+        self._try(scale, channels)
+        self.parameters = self._count_parameters()
+
+    def _open(self, gpu: bool) -> Any:
+        import onnxruntime  # noqa: PLC0415  (an extra)
+
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = QUIET
+        settings.intra_op_num_threads = torch.get_num_threads()
+        wanted = [CUDA, CPU] if gpu else [CPU]
+        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        try:
+            return onnxruntime.InferenceSession(str(self.path), settings, providers=providers)
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise UserError(f'{self.path}: not an ONNX file that can be run: {first_line(error)}') from error
+
+    def _try(self, scale: int, channels: int) -> None:
+        try:
+            size = self.upscale(torch.zeros(1, channels, TRIAL_SIDE, TRIAL_SIDE)).shape
+        except RuntimeError as error:
+            raise UserError(f'{self.path}: cannot upscale {channels} channels: {first_line(error)}') from error
+        if size != (1, channels, TRIAL_SIDE * scale, TRIAL_SIDE * scale):
+            made = ' x '.join(map(str, size[1:]))
+            raise UserError(f'{self.path}: makes {made} of {channels} x {TRIAL_SIDE} x {TRIAL_SIDE}, not scale {scale}')
+
+    def upscale(self, lq: Tensor) -> Tensor:
+        """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), float32, unclipped.
+
+        Raises:
+            RuntimeError: onnxruntime's error; one of memory says so.
+        """
+        try:
+            output = self._session.run(None, {self._name: lq.numpy().astype(self._type)})[0]
+        except Exception as error:  # see above
+            raise (MemoryError if out_of_memory(error) else RuntimeError)(str(error)) from error
+        return torch.from_numpy(np.asarray(output, np.float32))
+
+    def _count_parameters(self) -> int:
+        """Values of all that is stored in the file: weights, biases, and the few constants beside them."""
+        return sum(math.prod(weight.dims) for weight in self._model().graph.initializer)
+
+    def _model(self) -> Any:
+        import onnx  # noqa: PLC0415  (an extra)
+
+        return onnx.load(str(self.path), load_external_data=False)
+
+    def macs(self, shape: tuple[int, ...]) -> int | None:
+        """Multiply-accumulates of convolutions and matrix products for an input of this shape; None: not known."""
+        import onnx  # noqa: PLC0415  (an extra)
+
+        model = self._model()
+        image = next(found for found in model.graph.input if found.name == self._name)
+        for place, side in zip(image.type.tensor_type.shape.dim, shape, strict=True):
+            place.dim_value = side
+        del model.graph.value_info[:], model.graph.output[0].type.tensor_type.shape.dim[:]
+        try:
+            graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        except onnx.shape_inference.InferenceError:
+            return None
+        shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+        for value in [*graph.input, *graph.value_info, *graph.output]:
+            shapes[value.name] = tuple(place.dim_value for place in value.type.tensor_type.shape.dim)
+        try:
+            return sum(_macs(node, shapes) for node in graph.node)
+        except (KeyError, IndexError):  # a shape that cannot be inferred
+            return None
+
+
+# Where the weights stand among a node's inputs.
+PRODUCTS = {'Conv': 1, 'FusedConv': 1, 'ConvInteger': 1, 'QLinearConv': 3, 'MatMul': 1, 'Gemm': 1, 'MatMulInteger': 1}
+
+
+def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
+    if node.op_type == 'ConvTranspose':
+        channels, *kernel = shapes[node.input[1]][1:]
+        return math.prod(shapes[node.input[0]]) * channels * math.prod(kernel)
+    if node.op_type not in PRODUCTS:
+        return 0
+    output, weights = shapes[node.output[0]], shapes[node.input[PRODUCTS[node.op_type]]]
+    if 0 in output or not output:
+        raise KeyError(node.output[0])
+    if 'Conv' in node.op_type:
+        return math.prod(output) * math.prod(weights[1:])
+    inner = shapes[node.input[0]]
+    transposed = any(attribute.name == 'transA' and attribute.i for attribute in node.attribute)
+    return math.prod(output) * (inner[-2] if transposed else inner[-1])

@@ -1,0 +1,59 @@
+"""``test.py`` in a process whose memory does not suffice for a whole image."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from students import ARGUMENTS, student
+
+WIDE = {'num_feat': 64}
+ROOM = 160 * 2**20  # of the whole image, 256 channels at 300x300 pixels take 88 MiB, and shuffled 88 more
+
+
+def results(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / 'results' / name / 'results.json').read_text(encoding='utf-8'))
+
+
+@pytest.fixture
+def large(benchmark_options, make_pairs, tmp_path):
+    """A test of one image of 300x300 LR pixels with a wide student."""
+    hr, lr = make_pairs(tmp_path / 'Large', count=1, height=600, width=600)
+    torch.save({'params': student(0, **WIDE).state_dict()}, tmp_path / 'wide.pth')
+    return {
+        **benchmark_options,
+        'network_g': {'type': 'EDSR', **ARGUMENTS, **WIDE},
+        'networks': {'wide': {'checkpoint': str(tmp_path / 'wide.pth')}},
+        'datasets': {'test_1': {'name': 'Large', 'dataroot_gt': str(hr), 'dataroot_lq': str(lr)}},
+    }
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='memory is limited by Linux')
+def test_smaller_tiles_when_memory_really_runs_out(large, tested, run_command, write_yaml, tmp_path):
+    whole = tested(large)
+    assert whole['networks']['wide']['tile'] is None
+    opt = write_yaml(tmp_path / 'little.yml', {**large, 'name': 'little'})
+    ended = run_command('test', opt, memory=ROOM)
+    assert ended.code == 0, ended.err
+    little = results(tmp_path, 'little')
+    tile = little['networks']['wide']['tile']
+    assert tile in (150, 75, 38, 19)
+    assert f'wide: memory ran out; going on in tiles of {tile} pixels' in ended.out + ended.err
+    assert little['notes'] == [f'wide: tiles of {tile} pixels, overlap 6']
+    mean, expected = (content['sets']['Large']['wide']['mean'] for content in (little, whole))
+    assert mean['psnr'] == pytest.approx(expected['psnr'], abs=1e-3)
+    assert mean['ssim'] == pytest.approx(expected['ssim'], abs=1e-4)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='memory is limited by Linux')
+def test_an_output_of_1280x720_that_does_not_fit_costs_no_result(large, run_command, write_yaml, tmp_path):
+    opt = write_yaml(tmp_path / 'little.yml', {**large, 'val': {'tile': 64}})
+    ended = run_command('test', opt, memory=ROOM)
+    assert ended.code == 0, ended.err
+    content = results(tmp_path, large['name'])
+    assert content['networks']['wide']['latency_failure'] == 'memory ran out'
+    note = 'wide: tiles of 64 pixels, overlap 6, no time and memory of an output of 1280x720: memory ran out'
+    assert content['notes'] == [note]
+    assert note in ended.out
