@@ -22,7 +22,10 @@ setup(
     version=read_version(),
     description='Contrastive learning self-distillation (CLSD) for super-resolution, on BasicSR',
     packages=find_packages(include=['basicsr_clsd', 'basicsr_clsd.*']),
-    package_data={'basicsr_clsd.data': ['catalogues/*.yml']},
+    package_data={
+        'basicsr_clsd.data': ['catalogues/*.yml'],
+        'basicsr_clsd.evaluation': ['paper.yml', 'page/*'],
+    },
     python_requires='>=3.10',
     install_requires=[
         'basicsr>=1.4.2,<1.5',
@@ -37,7 +40,8 @@ setup(
         'tb-nightly',
         'pydantic>=2',  # typed options: unknown keys and wrong types are told by name
         'rich',  # progress bars and tables in the terminal
-        'matplotlib',  # figures of the benchmark reports
+        'matplotlib',  # figures
+        'jinja2',  # the HTML report
         'pooch',  # downloads of data sets, with checksums
         'requests',  # the downloads that pooch itself does not resume
     ],
@@ -51,6 +55,7 @@ setup(
             'wandb',  # its test runs offline
             'onnx',  # its tests make a file
             'onnxruntime',
+            'playwright',  # drives the browser that tests the report, where there is one
             'hypothesis',  # generates the inputs of property tests
             'ruff',  # lints
             'pyright[nodejs]',  # checks types; brings the Node.js it runs on

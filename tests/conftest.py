@@ -235,6 +235,17 @@ def run_command(command_server: CommandServer) -> Callable[..., Ended]:
 
 
 @pytest.fixture(scope='session')
+def run_script(command_server: CommandServer) -> Callable[..., Ended]:
+    """``run_script('compare', *arguments)``: runs ``scripts/compare.py ...`` to its end."""
+
+    def run(name: str, *arguments: object) -> Ended:
+        argv = [str(REPO / 'scripts' / f'{name}.py'), *map(str, arguments)]
+        return command_server.run([{'argv': argv, 'cwd': str(REPO), 'env': dict(os.environ), 'accident': {}}])[0]
+
+    return run
+
+
+@pytest.fixture(scope='session')
 def run_processes(command_server: CommandServer) -> Callable[..., list[Ended]]:
     """``run_processes('train', opt, count, *arguments)``: runs a command in several processes as torchrun starts them.
 

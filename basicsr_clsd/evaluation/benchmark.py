@@ -100,6 +100,7 @@ class Benchmark:
             facts,
             costs,
             remarks,
+            [name for name, metric in options.val.metrics.items() if metric.better == 'lower'],
         )
 
     def _measure_set(self, name: str, dataset: PairedDataset, console: Console) -> dict[str, Scores]:

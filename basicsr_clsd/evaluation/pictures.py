@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import numpy as np
-from basicsr.metrics import calculate_psnr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from basicsr_clsd.evaluation.crops import crop_psnr, in_color, most_detailed
 from basicsr_clsd.evaluation.evaluate import Image
 from basicsr_clsd.files import write_bytes
 
@@ -40,9 +39,9 @@ class Comparison:
             gt: HR, BGR uint8.
         """
         if len(self._rows) < MOST_IMAGES:
-            gt, outputs = _in_color(gt), {method: _in_color(image) for method, image in outputs.items()}
+            gt, outputs = in_color(gt), {method: in_color(image) for method, image in outputs.items()}
             box = most_detailed(gt, CROP)
-            self._rows.append((name, {method: image[box] for method, image in outputs.items()}, gt[box]))
+            self._rows.append((name, {method: box.of(image) for method, image in outputs.items()}, box.of(gt)))
 
     def write(self, path: Path) -> None:
         """Draw the rows and write a PNG."""
@@ -56,26 +55,7 @@ class Comparison:
                 axis.imshow(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB), interpolation='nearest')
                 axis.set_xticks([])
                 axis.set_yticks([])
-                axis.set_title(method if crop is gt else f'{method}  {_psnr(crop, gt):.2f} dB', fontsize=9)
+                axis.set_title(method if crop is gt else f'{method}  {crop_psnr(crop, gt):.2f} dB', fontsize=9)
         content = io.BytesIO()
         figure.savefig(content, format='png')
         write_bytes(content.getvalue(), path)
-
-
-def most_detailed(image: Image, side: int) -> tuple[slice, slice]:
-    """The square of the image (at most ``side`` wide) with the largest sum of gradient magnitudes."""
-    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
-    height, width = min(side, gray.shape[0]), min(side, gray.shape[1])
-    gradient = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
-    total = cv2.integral(gradient)
-    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
-    top, left = np.unravel_index(np.argmax(sums), sums.shape)
-    return slice(int(top), int(top) + height), slice(int(left), int(left) + width)
-
-
-def _in_color(image: Image) -> Image:
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR).astype(np.uint8) if image.ndim == 2 else image  # noqa: PLR2004
-
-
-def _psnr(image: Image, gt: Image) -> float:
-    return float(calculate_psnr(image, gt, crop_border=0, test_y_channel=True))

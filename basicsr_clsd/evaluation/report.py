@@ -57,6 +57,7 @@ class Report:
         networks: What is known of each tested network, for the JSON.
         costs: Each tested network's complexity.
         remarks: What else is to be said under the tables.
+        lower_is_better: Metrics that are better the lower they are.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Report:
     networks: dict[str, dict[str, Any]] = field(default_factory=dict)
     costs: dict[str, Complexity] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    lower_is_better: list[str] = field(default_factory=list)
 
     def rows(self) -> list[list[str]]:
         """The table: a head, and a row per method with each set's mean metrics."""
@@ -159,6 +161,7 @@ class Report:
             'scale': self.scale,
             'protocol_name': self.protocol_name,
             'protocol': self.protocol,
+            'lower_is_better': self.lower_is_better,
             'notes': self.notes()[1:],
             'networks': self.networks,
             'sets': sets,

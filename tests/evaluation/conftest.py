@@ -1,14 +1,17 @@
-"""What the tests of the evaluation share: two tiny sets, and ``test.py``."""
+"""What the tests of the evaluation share: two tiny sets, ``test.py``, and results as it writes them."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from students import ARGUMENTS
 
+PROTOCOL = 'psnr and ssim on Y of YCbCr, 2 pixels of border cut'
 SETS = {'Flowers': 3, 'Two': 2}
 
 
@@ -77,3 +80,51 @@ def refused(tmp_path: Path, run_command, write_yaml) -> Callable[..., str]:
         return ended.err.removeprefix('error: ').strip()
 
     return run
+
+
+def mean_of(values: list[float]) -> float:
+    return float(np.mean([value for value in values if math.isfinite(value)] or values))
+
+
+@pytest.fixture
+def write_results(tmp_path) -> Callable[..., Path]:
+    """``write_results(name, sets, **keys)``: writes ``NAME/results.json``; ``sets[set][row]`` is PSNR per image.
+
+    The images are called a, b, ...; the mean is that of the finite values.
+    """
+
+    def write(name: str, sets: Mapping[str, Mapping[str, list[float]]], **keys: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        content = {
+            'name': name,
+            'scale': 2,
+            'protocol': PROTOCOL,
+            'sets': {
+                dataset: {
+                    row: {
+                        'mean': {'psnr': mean_of(values)},
+                        'images': {chr(97 + n): {'psnr': value} for n, value in enumerate(values)},
+                    }
+                    for row, values in by_row.items()
+                }
+                for dataset, by_row in sets.items()
+            },
+            **keys,
+        }
+        text = json.dumps(content).replace('Infinity', '"inf"').replace('NaN', '"nan"')
+        (folder / 'results.json').write_text(text, encoding='utf-8')
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def trained() -> Callable[..., dict[str, Any]]:
+    """``trained(row, seed, **options)``: the key ``networks`` of a test of one training."""
+
+    def networks(row: str, seed: int, **options: Any) -> dict[str, Any]:
+        run = {'name': row, 'manual_seed': seed, 'iteration': 10, 'options': {'manual_seed': seed, **options}}
+        return {row: {'checkpoint': None, 'parameters': 1000 * (seed + 1), 'run': run}}
+
+    return networks

@@ -18,8 +18,8 @@ from rich.console import Console
 from basicsr_clsd.archs import EDSRHeads
 from basicsr_clsd.config import load
 from basicsr_clsd.config.components import Metric
+from basicsr_clsd.evaluation.crops import most_detailed
 from basicsr_clsd.evaluation.evaluate import Scores, bicubic, measure
-from basicsr_clsd.evaluation.pictures import most_detailed
 from basicsr_clsd.evaluation.report import Report
 
 EDSR_ARGUMENTS = {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 2}
@@ -387,7 +387,6 @@ def test_report_without_a_run():
 def test_crop_for_the_picture_is_the_one_with_the_most_detail(side, expected):
     image = np.full((30, 40, 3), 128, np.uint8)
     image[14:18, 22:26] = np.random.default_rng(0).integers(0, 2, (4, 4, 1)).astype(np.uint8) * 255
-    rows, columns = most_detailed(image, side)
-    shape = (rows.stop - rows.start, columns.stop - columns.start)
-    assert shape == expected[2:]
-    assert rows.start <= 13 and rows.stop >= 19 and columns.start <= 21 and columns.stop >= 27
+    box = most_detailed(image, side)
+    assert box.of(image).shape[:2] == expected[2:]
+    assert box.top <= 13 and box.top + box.height >= 19 and box.left <= 21 and box.left + box.width >= 27
