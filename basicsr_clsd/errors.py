@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 USER_MISTAKE = 2
 FAILURE = 1
+# What constructors and networks raise for arguments or images that they cannot have.
+FAULTS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 # The words of CUDA, of the CPU's allocators, of ONNX Runtime, and of oneDNN, which does not say why.
 OUT_OF_MEMORY = (
     'out of memory',

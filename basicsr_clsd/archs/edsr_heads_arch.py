@@ -3,39 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from basicsr.archs.arch_util import ResidualBlockNoBN, Upsample, make_layer
 from basicsr.archs.edsr_arch import EDSR
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from basicsr_clsd.archs.head import Head, to_image
+
 RGB_CHANNELS = 3
-
-
-class EDSRHead(nn.Module):
-    """One auxiliary head: residual blocks, a convolution, and (unless shared) its own upsampler and last convolution.
-
-    Args:
-        num_feat: Channels C of the tapped feature and of the head.
-        num_block: Number of EDSR residual blocks.
-        num_out_ch: Channels of the output image.
-        upscale: Super-resolution factor, 3 or a power of two.
-        res_scale: Factor on the residual branch of each block.
-        share_tail: Leave out the upsampler and the last convolution; the student's are used.
-    """
-
-    def __init__(
-        self, num_feat: int, num_block: int, num_out_ch: int, upscale: int, res_scale: float, share_tail: bool
-    ) -> None:
-        super().__init__()
-        self.body = make_layer(ResidualBlockNoBN, num_block, num_feat=num_feat, res_scale=res_scale, pytorch_init=True)
-        self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
-        if not share_tail:
-            self.upsample = Upsample(upscale, num_feat)
-            self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
-
-    def forward(self, feature: Tensor) -> Tensor:
-        """Refine a tapped feature (N, C, h, w) to the feature (N, C, h, w) that the tail upscales."""
-        return self.conv_after_body(self.body(feature))
 
 
 @ARCH_REGISTRY.register()
@@ -97,7 +71,7 @@ class EDSRHeads(EDSR):
         self.head_global_skip = head_global_skip
         self.head_share_tail = head_share_tail
         self.heads = nn.ModuleList(
-            EDSRHead(num_feat, head_num_block, num_out_ch, upscale, res_scale, head_share_tail) for _ in taps
+            Head(num_feat, head_num_block, num_out_ch, upscale, res_scale, head_share_tail) for _ in taps
         )
 
     def forward(self, x: Tensor, with_heads: bool | None = None) -> Tensor | tuple[Tensor, list[Tensor]]:
@@ -116,11 +90,10 @@ class EDSRHeads(EDSR):
         sr, first, tapped = self._student(x, tap=True)
         head_srs = []
         for head, feature in zip(self.heads, tapped, strict=True):
-            assert isinstance(head, EDSRHead)
-            refined = head(feature)
-            if self.head_global_skip:
-                refined = refined + first
-            head_srs.append(self._tail(refined, self if self.head_share_tail else head))
+            assert isinstance(head, Head)
+            refined = head(feature, first if self.head_global_skip else None)
+            tail = self if self.head_share_tail else head
+            head_srs.append(to_image(refined, tail, self.img_range, self.mean))
         return sr, head_srs
 
     def _student(self, x: Tensor, tap: bool = False) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -133,14 +106,8 @@ class EDSRHeads(EDSR):
             feature = block(feature)
             if tap and count in self.head_taps:
                 after_block[count] = feature
-        sr = self._tail(self.conv_after_body(feature) + first, self)
+        sr = to_image(self.conv_after_body(feature) + first, self, self.img_range, self.mean)
         return sr, first, [after_block[count] for count in self.head_taps] if tap else []
-
-    def _tail(self, feature: Tensor, owner: EDSR | EDSRHead) -> Tensor:
-        """Upscale a feature with the owner's upsampler and last convolution, to an image in [0, 1]."""
-        feature = owner.upsample(feature)
-        with torch.autocast(feature.device.type, enabled=False):
-            return owner.conv_last(feature.to(self.mean.dtype)) / self.img_range + self.mean
 
     def student_state_dict(self) -> Mapping[str, Tensor]:
         """The student's parameters alone, under EDSR's keys: loads strictly into BasicSR's ``EDSR``."""

@@ -46,8 +46,11 @@ OPTIMIZERS = {
 
 
 def entries(registry: Registry) -> dict[str, type]:
-    """Everything in a registry, by name; ``dict(registry)`` fails, as it has ``keys`` but no items."""
-    return dict(iter(registry))
+    """Everything in a registry, by name; ``dict(registry)`` fails, as it has ``keys`` but no items.
+
+    BasicSR finds what it has registered with its own suffix without it too: ``SRVGGNetCompact``.
+    """
+    return {short: kind for name, kind in registry for short in (name.removesuffix('_basicsr'), name)}
 
 
 def registered(registry: Registry, name: str) -> type:
@@ -70,8 +73,7 @@ def check(options: Options, testing: bool = False) -> None:
     networks |= {f'networks.{name}.network_g': network.network_g for name, network in options.networks.items()}
     for key, network in networks.items():
         if network is not None:
-            _check_component(network, entries(ARCH_REGISTRY), key)
-            _check_scale(network, options.scale, key)
+            _check_network(network, options.scale, key)
     for key, dataset in options.datasets.items():
         if key.split('_')[0] not in ('train', 'val', 'test'):
             raise UserError(f"datasets.{key}: a set's section is named train, val... or test_...")
@@ -226,6 +228,14 @@ def _check_normalisation(dataset: Dataset, where: str) -> None:
             raise UserError(f'{where}.{key}: {len(values)} values for {channels} channel{"s" * (channels > 1)}')
     if dataset.std and not all(dataset.std):
         raise UserError(f'{where}.std: images cannot be divided by 0')
+
+
+def _check_network(network: Component, scale: int, where: str) -> None:
+    _check_component(network, entries(ARCH_REGISTRY), where)
+    _check_scale(network, scale, where)
+    for key, value in network.arguments().items():
+        if isinstance(value, dict) and isinstance(value.get('type'), str):  # a network within
+            _check_network(Component.model_validate(value), scale, f'{where}.{key}')
 
 
 def _check_scale(network: Component, scale: int, where: str) -> None:

@@ -38,8 +38,8 @@ command line. An unknown key is an error. What a run used, with every default fi
 
 The `train_*` files are the paper's settings: `EDSR` (L_SR), `ASR` (+ L_ASR), `DS` (+ L_ASR + L_SD), `CLSD` (+ L_ASR +
 L_CS) and `CLSD_eq6` (all four); with a teacher, `FAKD`, `FitNet`, `LFD` and `LSFD`. `teacher/` trains that teacher,
-`ablation/` varies one thing of `train_CLSD_x2.yml` each; `small/` is for a CPU; `demo.yml` is what `scripts/demo.sh`
-runs; `_base/` holds what the others share.
+`ablation/` varies one thing of `train_CLSD_x2.yml` each; `train_CLSD_ARCH_*` are CLSD on other networks, with their
+usual settings; `small/` is for a CPU; `demo.yml` is what `scripts/demo.sh` runs; `_base/` holds what the others share.
 
 A section with a `type` (networks, losses, metrics, optimizer, scheduler) takes the arguments of the class it names.
 Relative paths of data start at the current folder; with the variable `CLSD_DATA` set, `datasets/...` is looked for

@@ -32,8 +32,8 @@ class CLSDModel(SupervisedModel):
         heads = getattr(self.net_g, 'heads', None)
         if not isinstance(heads, nn.ModuleList) or not len(heads):
             raise UserError(
-                f'network_g: CLSDModel needs a network with heads, such as EDSRHeads with head_taps; '
-                f'{self.options.network_g.type} has none here'
+                f'network_g: CLSDModel needs a network with heads: EDSRHeads with head_taps, or WithHeads around any '
+                f'other; {self.options.network_g.type} has none here'
             )
 
     def loss_terms(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

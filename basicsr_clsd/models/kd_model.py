@@ -8,13 +8,13 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 from torch import Tensor, nn
 
+from basicsr_clsd.archs.feature_taps import FeatureTaps
 from basicsr_clsd.config.check import registered
 from basicsr_clsd.config.components import DistillationTerm
 from basicsr_clsd.config.schema import Train
-from basicsr_clsd.errors import UserError
+from basicsr_clsd.errors import FAULTS, UserError
 from basicsr_clsd.losses import DistillationLoss, Outputs
-from basicsr_clsd.models.feature_taps import FeatureTaps
-from basicsr_clsd.models.networks import FAULTS, trial_image
+from basicsr_clsd.models.networks import trial_image
 from basicsr_clsd.models.supervised_model import SupervisedModel
 from basicsr_clsd.models.teacher import Tapped, Teacher, first_output
 
@@ -51,8 +51,9 @@ class KDModel(SupervisedModel):
     def _sample(self, taps: FeatureTaps) -> Tapped:
         """The student's output and features of a small image."""
         self.net_g.eval()
-        with torch.no_grad(), taps.trial() as features:
-            sr = first_output(self.net_g(trial_image(self.options).to(self.device)))
+        image = trial_image(self.options).to(self.device)
+        with torch.no_grad(), taps.trial(image) as features:
+            sr = first_output(self.net_g(image))
         self.net_g.train()
         return sr, features
 
@@ -135,7 +136,7 @@ class _Pupil(nn.Module):
 
     def forward(self, lq: Tensor, gt: Tensor, teacher: Tapped) -> tuple[Tensor, dict[str, Tensor]]:
         """Upscale ``lq``; return the output, in [0, 1], and the terms by name. ``gt`` and ``teacher`` are scaled."""
-        with self.taps.recording() as features:
+        with self.taps.recording(lq) as features:
             sr = first_output(self.student(lq))
         with torch.autocast(lq.device.type, enabled=False):
             student = self.scaled(sr), features

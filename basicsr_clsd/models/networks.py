@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from basicsr_clsd.config.check import registered
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options
-from basicsr_clsd.errors import UserError, first_line
+from basicsr_clsd.errors import FAULTS, UserError, first_line
 from basicsr_clsd.models.precision import ends_in_full_precision
 
 TRIAL_SIDE = 32
-FAULTS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def build(section: Component, where: str) -> nn.Module:
@@ -24,6 +23,8 @@ def build(section: Component, where: str) -> nn.Module:
     """
     try:
         return registered(ARCH_REGISTRY, section.type)(**section.arguments())
+    except UserError as error:  # of an arch that knows which of its arguments is wrong
+        raise UserError(f'{where}.{error}') from error
     except FAULTS as error:
         raise UserError(f'{where}: {section.type} cannot be built: {error}') from error
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from basicsr_clsd.archs.windows import whole_windows, window_of
 from basicsr_clsd.config.check import OPTIMIZERS, SCHEDULERS
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options, Train
@@ -21,7 +22,9 @@ from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.networks import build, placed, try_out
 from basicsr_clsd.models.stepper import Stepper
 from basicsr_clsd.models.weights import load_weights, student_state
-from basicsr_clsd.models.windows import whole_windows, window_of
+
+# Parameters that are not the trunk's: of heads, and what BasicSR's archs call the upsampler and what follows it.
+NO_TRUNK = ('heads.', 'upsample', 'upconv', 'conv_up', 'conv_hr', 'conv_last', 'conv_before_upsample')
 
 
 @MODEL_REGISTRY.register()
@@ -124,9 +127,11 @@ class SupervisedModel(BaseModel):
     def describe(self) -> str:
         """What is trained, for the log."""
         count = _count(self.net_g.parameters())
-        student = _count(self.student_weights()['params'].values())
-        heads = f' and {count - student:,} in heads' if count != student else ''
-        return f'{self.options.network_g.type}, {student:,} parameters{heads}'
+        deployed = student_state(self.net_g)
+        student = _count(value for name, value in self.net_g.named_parameters() if name in deployed)
+        in_heads = f' and {count - student:,} in heads' if count != student else ''
+        heads = getattr(self.net_g, 'heads', None)
+        return f'{getattr(heads, "description", self.options.network_g.type)}, {student:,} parameters{in_heads}'
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: ``lq`` (N, 3, h, w), ``gt`` (N, 3, H, W) if there is one, and the files they came from.
@@ -215,12 +220,8 @@ class SupervisedModel(BaseModel):
         return image.float() if pixel_range == 1 else image.float() * pixel_range
 
     def _grad_norm(self, term: Tensor) -> Tensor:
-        """Norm of a term's gradient in the student's trunk: all its parameters but the upsampler's and conv_last's."""
-        trunk = [
-            value
-            for name, value in self.net_g.named_parameters()
-            if not name.startswith(('heads.', 'upsample', 'conv_last'))
-        ]
+        """Norm of a term's gradient in the student's trunk: all its parameters but those of the upsampler and after."""
+        trunk = [value for name, value in self.net_g.named_parameters() if not name.startswith(NO_TRUNK)]
         gradients = torch.autograd.grad(term, trunk, retain_graph=True, allow_unused=True)
         return torch.stack([grad.square().sum() for grad in gradients if grad is not None]).sum().sqrt()
 

@@ -5,10 +5,10 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from basicsr_clsd.archs.feature_taps import FeatureTaps
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.models.feature_taps import FeatureTaps
 from basicsr_clsd.models.networks import build, placed, try_out
 from basicsr_clsd.models.stepper import autocast
 from basicsr_clsd.models.weights import load_weights
@@ -55,7 +55,7 @@ class Teacher:
         )
 
     def _try(self, image: Tensor) -> Tensor:
-        with torch.no_grad(), self.taps.trial() as features:
+        with torch.no_grad(), self.taps.trial(image) as features:
             sr = first_output(self.network(image.to(self.device)))
         self.sample: Tapped = sr, features  # of a small image, to know the features' sizes by
         return sr
@@ -63,7 +63,7 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, lq: Tensor) -> Tapped:
         """Upscale images (N, 3, h, w) in [0, 1]: the output in that range, and the features by tap."""
-        with autocast(self.device, self.precision), self.taps.recording() as features:
+        with autocast(self.device, self.precision), self.taps.recording(lq) as features:
             sr = first_output(self.network(lq.contiguous(memory_format=self.memory_format)))
         return sr, features
 

@@ -11,6 +11,7 @@ from basicsr.archs.edsr_arch import EDSR
 import basicsr_clsd.data  # noqa: F401  (registers what the options name)
 import basicsr_clsd.models  # noqa: F401
 from basicsr_clsd.config import Options, check, load
+from basicsr_clsd.models.networks import build
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options'
 SETS = ('table5', 'fig3')  # sets of trainings for scripts/ablate.py
@@ -232,6 +233,63 @@ def test_small_training_with_a_teacher_is_the_same_method_on_a_small_scale(metho
     taps = {'teacher_taps': TAPS['student_taps']}  # the small teacher has as many blocks as the student
     small = [{**term, **(taps if term['teacher_taps'] else {})} for term in DISTILLED[method]['distill_opt']]
     assert losses(options) == {**DISTILLED[method], 'distill_opt': small}
+
+
+# Students with heads: taps, what heads add, their width, parameters at x4, LR patch, batch, rate, iterations.
+OTHERS: dict[str, tuple[list[str], str, int, int, tuple[Any, ...]]] = {
+    # Its authors count 24 more at x4, of the mean.
+    'RCAN': (['body.2', 'body.4', 'body.7'], 'body.0:input', 64, 15_592_355, (48, 16, 1e-4, 300_000)),
+    'SwinIR_light': (['layers.0', 'layers.1', 'layers.2'], 'conv_first', 60, 929_628, (64, 64, 2e-4, 500_000)),
+    'MSRResNet': (['body.3', 'body.7', 'body.11'], 'body.0:input', 64, 1_517_571, (32, 16, 2e-4, 1_000_000)),
+    'SRVGG': (['body.9', 'body.17', 'body.25'], 'body.2:input', 64, 621_424, (64, 12, 2e-4, 1_000_000)),
+    # In training; without the fixed masks of Sobel and Laplace, which are parameters too.
+    'ECBSR': (
+        ['backbone.1', 'backbone.2', 'backbone.3'],
+        'backbone.1:input',
+        16,
+        47_120,
+        (64, 32, 5e-4, 1_600_000),
+    ),
+}
+
+
+@pytest.mark.parametrize('arch', OTHERS)
+@pytest.mark.parametrize('scale', [2, 4])
+def test_training_of_other_students_with_heads(arch, scale):
+    options = opened(f'train_CLSD_{arch}_x{scale}.yml')
+    assert options.model_type == 'CLSDModel' and options.scale == scale
+    assert losses(options) == METHODS['CLSD']
+    assert options.train is not None and options.train.pixel_range == 255
+    data = options.datasets['train']
+    patch, batch, rate, iterations = OTHERS[arch][-1]
+    patch = 128 if (arch, scale) == ('SRVGG', 2) else patch  # Real-ESRGAN's HR patches are of 256 at any scale
+    assert (data.gt_size, data.batch_size_per_gpu) == (patch * scale, batch)
+    assert (options.train.optim_g.arguments()['lr'], options.train.total_iter) == (rate, iterations)
+    assert {section.color for section in options.datasets.values()} == {'y' if arch == 'ECBSR' else None}
+
+
+@pytest.mark.parametrize('arch', OTHERS)
+def test_heads_on_other_students(arch):
+    taps, skip, width, parameters, _ = OTHERS[arch]
+    network = build(opened(f'train_CLSD_{arch}_x4.yml').network_g, 'network_g')
+    assert list(network.heads.taps.taps) == taps
+    assert list(network.heads.skip.taps) == [skip]
+    assert {head.conv_after_body.in_channels for head in network.heads} == {width}
+    assert {len(head.body) for head in network.heads} == {5}
+    student = [value for name, value in network.named_parameters() if not name.startswith('heads.')]
+    assert sum(value.numel() for value in student if value.requires_grad) == parameters
+
+
+@pytest.mark.parametrize('arch', ['RCAN', 'SwinIR', 'SRVGG'])
+def test_small_training_of_other_students_with_and_without_heads(arch):
+    plain, heads = opened(f'small/train_{arch}_x2.yml'), opened(f'small/train_CLSD_{arch}_x2.yml')
+    assert losses(plain) == METHODS['EDSR'] and losses(heads) == METHODS['CLSD']
+    assert heads.network_g.arguments()['student'] == plain.network_g.as_dict()
+    assert rest(plain) == rest(heads)
+    assert plain.train is not None
+    total, milestones = plain.train.total_iter, plain.train.scheduler.arguments()['milestones']
+    assert total == 3000 and [milestone / total for milestone in milestones] == [0.25, 0.5, 0.75]
+    assert plain.manual_seed == heads.manual_seed == 0
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])

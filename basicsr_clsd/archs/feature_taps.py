@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from basicsr.archs.swinir_arch import SwinIR
 from torch import Tensor, nn
 
 from basicsr_clsd.errors import UserError
@@ -13,14 +14,26 @@ from basicsr_clsd.errors import UserError
 INPUT = ':input'
 FEATURE_DIMS = 4
 SUGGESTIONS = 3
+TOKEN_DIMS = 3
+ROW_BY_ROW = (SwinIR,)  # archs whose sequences of tokens are the pixels of the LR image, row by row
+
+
+Grid = tuple[int, int]
+
+
+def as_map(feature: Any, grid: Grid | None) -> Any:
+    """Fold a sequence of tokens (N, h·w, C) back into a map (N, C, h, w); anything else is returned as it is."""
+    if grid is None or not isinstance(feature, Tensor) or feature.ndim != TOKEN_DIMS:
+        return feature
+    return feature.transpose(1, 2).unflatten(2, grid) if feature.shape[1] == grid[0] * grid[1] else feature
 
 
 class FeatureTaps:
     """Notes what some modules of a network return, or are given, while it runs within :meth:`recording`.
 
     A tap is a module's path, as in ``named_modules``: ``body.9`` is its output, ``upsample:input`` its first positional
-    argument; of a module that runs several times, the last. Between two recordings nothing is held, and the network
-    runs as ever. Copies of the network record nothing.
+    argument; of a module that runs several times, the last. Tokens of SwinIR come as maps. Between two recordings
+    nothing is held, and the network runs as ever. Copies of the network record nothing.
 
     Args:
         network: The bare network, before it is compiled or wrapped.
@@ -35,6 +48,8 @@ class FeatureTaps:
         self.kind, self.where = type(network).__name__, where
         self.taps = tuple(dict.fromkeys(taps))
         self._found: dict[str, Tensor] | None = None
+        self._grid: Grid | None = None
+        self._has_tokens = isinstance(network, ROW_BY_ROW)
         modules = {path: module for path, module in network.named_modules() if path}
         for tap in self.taps:
             path = tap.removesuffix(INPUT)
@@ -49,35 +64,46 @@ class FeatureTaps:
 
     def _note_input(self, tap: str, _: nn.Module, arguments: tuple[Any, ...]) -> None:
         if self._found is not None and arguments:
-            self._found[tap] = arguments[0]
+            self._found[tap] = as_map(arguments[0], self._grid)
 
     def _note_output(self, tap: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         if self._found is not None:
-            self._found[tap] = output
+            self._found[tap] = as_map(output, self._grid)
 
     @contextmanager
-    def recording(self) -> Iterator[dict[str, Tensor]]:
-        """Give a dict that fills with the features, by tap, when the network runs; it is all that refers to them."""
+    def recording(self, image: Tensor) -> Iterator[dict[str, Tensor]]:
+        """Give a dict that fills with the features, by tap, when the network runs on images (N, 3, h, w).
+
+        It is all that refers to them.
+        """
         found: dict[str, Tensor] = {}
-        self._found = found
+        self.start(found, image)
         try:
             yield found
         finally:
-            self._found = None
+            self.stop()
+
+    def start(self, found: dict[str, Tensor], image: Tensor) -> None:
+        """Start recording into ``found``: for a network that records itself; ``torch.compile`` fails in a ``with``."""
+        self._found, self._grid = found, (image.shape[2], image.shape[3]) if self._has_tokens else None
+
+    def stop(self) -> None:
+        """Stop recording."""
+        self._found = None
 
     @contextmanager
-    def trial(self) -> Iterator[dict[str, Tensor]]:
+    def trial(self, image: Tensor) -> Iterator[dict[str, Tensor]]:
         """Record as :meth:`recording` does, in a run that shows whether the taps can be used at all.
 
         Raises:
             UserError: Nothing came by a tap, or no feature (N, C, h, w), or one that the network then changes in place.
         """
         found = _Versioned()
-        self._found = found
+        self.start(found, image)
         try:
             yield found
         finally:
-            self._found = None
+            self.stop()
         for tap in self.taps:
             if tap not in found:
                 raise UserError(f"{self.where}: nothing comes by '{tap}' of {self.kind} when it runs")

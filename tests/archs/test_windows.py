@@ -6,7 +6,7 @@ import torch
 from basicsr.archs.edsr_arch import EDSR
 from basicsr.archs.swinir_arch import SwinIR
 
-from basicsr_clsd.models.windows import whole_windows, window_of
+from basicsr_clsd.archs.windows import whole_windows, window_of
 
 
 @pytest.mark.parametrize(('height', 'width'), [(8, 16), (9, 15), (5, 4), (3, 1)])

@@ -8,11 +8,12 @@ import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
 from basicsr.archs.srresnet_arch import MSRResNet
+from basicsr.archs.swinir_arch import SwinIR
 from torch import nn
 
 from basicsr_clsd.archs import EDSRHeads
+from basicsr_clsd.archs.feature_taps import FeatureTaps
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.models.feature_taps import FeatureTaps
 
 TINY = {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 6, 'upscale': 2}
 FAKD = ['body.1', 'body.3', 'upsample:input']  # after a third and two thirds of six blocks
@@ -43,7 +44,7 @@ def by_hand(network, image):
 
 def test_taps_of_edsr_are_those_of_fakd(network, image):
     taps = FeatureTaps(network, FAKD, 'key')
-    with taps.recording() as features:
+    with taps.recording(image) as features:
         sr = network(image)
     wanted = by_hand(network, image)
     assert features.keys() == wanted.keys()
@@ -54,7 +55,7 @@ def test_taps_of_edsr_are_those_of_fakd(network, image):
 
 
 def test_features_carry_the_gradient(network, image):
-    with FeatureTaps(network, FAKD, 'key').recording() as features:
+    with FeatureTaps(network, FAKD, 'key').recording(image) as features:
         network(image)
     gradients = torch.autograd.grad(sum(feature.sum() for feature in features.values()), network.conv_first.weight)
     assert gradients[0].any()
@@ -62,7 +63,7 @@ def test_features_carry_the_gradient(network, image):
 
 def test_nothing_is_recorded_or_held_outside_of_a_recording(network, image):
     taps = FeatureTaps(network, FAKD, 'key')
-    with taps.recording() as features:
+    with taps.recording(image) as features:
         network(image)
     held = [weakref.ref(feature) for feature in features.values()]
     network(image)
@@ -74,9 +75,9 @@ def test_nothing_is_recorded_or_held_outside_of_a_recording(network, image):
 
 def test_failing_run_leaves_nothing_behind(network, image):
     taps = FeatureTaps(network, FAKD, 'key')
-    with pytest.raises(RuntimeError), taps.recording():
+    with pytest.raises(RuntimeError), taps.recording(image):
         network(image[:, :2])
-    with taps.recording() as features:
+    with taps.recording(image) as features:
         pass
     network(image)
     assert features == {}
@@ -92,14 +93,14 @@ def test_network_with_taps_is_as_it_was(network, image):
 def test_copies_of_the_network_do_not_record(network, image):
     taps = FeatureTaps(network, FAKD, 'key')
     copied = copy.deepcopy(network)
-    with taps.recording() as features:
+    with taps.recording(image) as features:
         copied(image)
     assert features == {}
     assert torch.equal(copied(image), network(image))
 
 
 def test_one_tap_may_be_wanted_several_times(network, image):
-    with FeatureTaps(network, ['body.1', 'body.1'], 'key').recording() as features:
+    with FeatureTaps(network, ['body.1', 'body.1'], 'key').recording(image) as features:
         network(image)
     assert list(features) == ['body.1']
 
@@ -138,17 +139,39 @@ class Odd(nn.Module):
 )
 def test_trial_tells_a_tap_that_is_no_feature(image, tap, text):
     network = Odd()
-    with pytest.raises(UserError) as told, FeatureTaps(network, [tap], 'key').trial():
+    with pytest.raises(UserError) as told, FeatureTaps(network, [tap], 'key').trial(image):
         network(image)
     assert str(told.value).startswith(f'key: {text}')
+
+
+def test_tokens_of_swinir_come_as_maps(image):
+    torch.manual_seed(0)
+    sizes = {'img_size': 4, 'window_size': 2, 'embed_dim': 8, 'depths': [1, 1], 'num_heads': [2, 2]}
+    network = SwinIR(**sizes, upscale=2, upsampler='pixelshuffledirect').eval()
+    taps = FeatureTaps(network, ['layers.0', 'layers.1:input', 'norm', 'conv_first'], 'key')
+    image = image[:, :, :4]
+    image = torch.cat([image, image], 3)[..., :6]
+    with taps.trial(image) as features:
+        network(image)
+    assert {feature.shape for feature in features.values()} == {(2, 8, 4, 6)}
+    assert torch.equal(features['layers.0'], features['layers.1:input'])
+    # What SwinIR itself makes of its tokens is the map that its convolution after the trunk gets.
+    given = []
+    network.conv_after_body.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    with taps.recording(image) as features:
+        network(image)
+    assert torch.equal(features['norm'], given[0])
 
 
 @pytest.mark.parametrize(
     ('network', 'tap'), [(EDSR(**TINY), 'conv_after_body'), (MSRResNet(num_feat=8, num_block=1), 'conv_first')]
 )
 def test_trial_tells_a_tap_that_is_changed_in_place(image, network, tap):
-    with pytest.raises(UserError, match=f"changes '{tap}' in place later on"), FeatureTaps(network, [tap], 'k').trial():
+    with (
+        pytest.raises(UserError, match=f"changes '{tap}' in place later on"),
+        FeatureTaps(network, [tap], 'k').trial(image),
+    ):
         network(image)
     taps = FeatureTaps(network, ['body.0'], 'k')
-    with taps.trial():
+    with taps.trial(image):
         network(image)
