@@ -47,14 +47,15 @@ setup(
     ],
     extras_require={
         'wandb': ['wandb'],  # BasicSR's logger.wandb
-        'deploy': ['onnx', 'onnxruntime'],  # testing ONNX files
+        'deploy': ['onnx', 'onnxruntime', 'safetensors'],  # exporting, running and testing files of these formats
         'perceptual': ['pyiqa'],  # LPIPS, DISTS and other metrics
         'dev': [
             'pytest',  # runs the tests
             'pytest-xdist',  # on several cores
             'wandb',  # its test runs offline
-            'onnx',  # its tests make a file
+            'onnx',  # what the tests export and run
             'onnxruntime',
+            'safetensors',
             'playwright',  # drives the browser that tests the report, where there is one
             'hypothesis',  # generates the inputs of property tests
             'ruff',  # lints

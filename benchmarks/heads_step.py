@@ -20,9 +20,9 @@ import torch
 from measuring import seconds
 from torch.utils.flop_counter import FlopCounterMode
 
+from basicsr_clsd.allocator import keep_freed_memory
 from basicsr_clsd.config import Options, check, load
 from basicsr_clsd.config.paths import REPOSITORY
-from basicsr_clsd.engine.allocator import keep_freed_memory
 from basicsr_clsd.engine.build import build_model
 from basicsr_clsd.models import SupervisedModel
 

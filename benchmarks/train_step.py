@@ -38,14 +38,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import peak_resident_bytes
+from measuring import cpu_name, peak_resident_bytes, reset_peak
 from paper_times import compare, print_table
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 from training_steps import BASICSR, CONVOLUTION, METHODS, TINY, Step, build_step, method_options, write_teachers
 
+from basicsr_clsd.allocator import keep_freed_memory
 from basicsr_clsd.distributed import Processes
-from basicsr_clsd.engine.allocator import keep_freed_memory
 from basicsr_clsd.engine.trainer import Trainer
 
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
@@ -110,10 +110,10 @@ def resident_growth(case: Case, args: argparse.Namespace) -> int:
     build_step(case.method, case.setting, args, TINY)()
     if 'compile' in case.setting:
         torch.compiler.reset()  # otherwise a second size is compiled for any size
-    Path('/proc/self/clear_refs').write_text('5')  # the peak is now what is resident
+    reset_peak()
     before = peak_resident_bytes()
     step = build_step(case.method, case.setting, args)
-    Path('/proc/self/clear_refs').write_text('5')  # without what reading a teacher's weights took
+    reset_peak()  # without what reading a teacher's weights took
     for _ in range(2 * WARM_UP):  # after fewer the allocator has not settled
         step()
     return peak_resident_bytes() - before
@@ -230,11 +230,9 @@ def compare_with_paper(cases: Sequence[Case], args: argparse.Namespace) -> list[
 
 def machine(args: argparse.Namespace) -> dict[str, Any]:
     """Return what is measured on and how."""
-    models = (line for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name'))
-    cpu = next(models, os.uname().machine).split(': ')[-1]
     return {
         'torch': torch.__version__,
-        'device_name': torch.cuda.get_device_name() if args.device == 'cuda' else cpu,
+        'device_name': torch.cuda.get_device_name() if args.device == 'cuda' else cpu_name(),
         'instructions': torch.backends.cpu.get_cpu_capability(),
         'cores': len(os.sched_getaffinity(0)),
         'load': os.getloadavg()[0],

@@ -24,7 +24,12 @@ sys.path.insert(0, str(REPO))  # the tests are of this checkout, whatever is ins
 
 import basicsr_clsd  # noqa: E402, F401  (makes basicsr importable for the test files)
 
-IMPORTED_BY_COMMANDS = ('basicsr_clsd.engine.trainer', 'basicsr_clsd.evaluation.benchmark')
+IMPORTED_BY_COMMANDS = (
+    'basicsr_clsd.engine.trainer',
+    'basicsr_clsd.evaluation.benchmark',
+    'basicsr_clsd.inference.folder',
+    'basicsr_clsd.deploy.onnx_file',
+)
 
 torch.set_num_threads(1)
 
@@ -202,6 +207,20 @@ def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command
     server = CommandServer(tmp_path_factory.mktemp('commands'))
     yield server
     server.process.communicate()
+
+
+@pytest.fixture(scope='session')
+def run_program(command_server: CommandServer) -> Callable[..., Ended]:
+    """``run_program('infer', *arguments, cwd=FOLDER)``: runs ``basicsr_clsd/infer.py ARGUMENTS`` to its end.
+
+    Further keywords are those of ``command_server.arrange``.
+    """
+
+    def run(command: str, *arguments: str | Path, cwd: Path, **accident: Any) -> Ended:
+        argv = [str(REPO / 'basicsr_clsd' / f'{command}.py'), *map(str, arguments)]
+        return command_server.run([{'argv': argv, 'cwd': str(cwd), 'env': {**os.environ}, 'accident': accident}])[0]
+
+    return run
 
 
 @pytest.fixture(scope='session')

@@ -4,6 +4,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,17 +48,24 @@ def stem(name: str) -> str:
 
 def decode(content: bytes, where: str) -> NDArray[np.uint8]:
     """Decode an encoded image to BGR uint8 (H, W, 3), or raise a :class:`UserError` that names it."""
+    return decode_as(content, where, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
+
+
+def decode_as(content: bytes, where: str, flags: int) -> NDArray[Any]:
+    """Decode an encoded image as OpenCV's flags ask, or raise a :class:`UserError` that names it."""
     # OpenCV fills the missing rest of a JPEG with gray and says nothing that a program could see.
     if content.startswith(JPEG_START) and JPEG_END not in content[-4096:]:
         raise UserError(f'{where}: truncated image')
     try:
         whole = bool(content) and not (content.startswith(PNG_START) and _png_is_damaged(content))
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if whole else None
-    except cv2.error:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if whole else None
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(f'{where}: not enough memory to decode it') from error
         image = None
     if image is None:
         raise UserError(f'{where}: not an image that can be decoded (broken or truncated)')
-    return image.astype(np.uint8, copy=False)
+    return image
 
 
 def crop(image: NDArray[np.uint8], top: int, left: int, height: int, width: int, where: str) -> NDArray[np.uint8]:

@@ -14,11 +14,11 @@ import torch
 from rich.console import Console
 from torch.utils.data import DataLoader
 
+from basicsr_clsd.allocator import keep_freed_memory
 from basicsr_clsd.config import Options
 from basicsr_clsd.data.paired_dataset import check_decodable
 from basicsr_clsd.data.positions import PositionBatchSampler, SeededBatches
 from basicsr_clsd.distributed import Processes
-from basicsr_clsd.engine.allocator import keep_freed_memory
 from basicsr_clsd.engine.build import build_dataset, build_model
 from basicsr_clsd.engine.checkpoint import (
     VERSION,

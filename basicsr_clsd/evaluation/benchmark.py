@@ -16,8 +16,8 @@ from basicsr_clsd.evaluation.evaluate import Image, Scores, bicubic, joined, mea
 from basicsr_clsd.evaluation.methods import BICUBIC, Method
 from basicsr_clsd.evaluation.pictures import Comparison
 from basicsr_clsd.evaluation.report import Report, describe, protocol_name
-from basicsr_clsd.evaluation.tiles import Tiling
 from basicsr_clsd.files import check_writable, set_aside, write_image
+from basicsr_clsd.inference.tiles import Tiling
 
 
 class Benchmark:

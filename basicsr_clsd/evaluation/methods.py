@@ -11,13 +11,13 @@ from torch import Tensor
 from basicsr_clsd.config import Options
 from basicsr_clsd.config.schema import FileName, TestedNetwork
 from basicsr_clsd.errors import FAULTS, UserError, first_line, out_of_memory
-from basicsr_clsd.evaluation.checkpoint_origin import experiment_of, training_of
 from basicsr_clsd.evaluation.complexity import Complexity, device_name, lr_shape, measure_cost
-from basicsr_clsd.evaluation.onnx_network import OnnxNetwork
-from basicsr_clsd.evaluation.self_ensemble import SIZE as ENSEMBLE
-from basicsr_clsd.evaluation.self_ensemble import self_ensemble
-from basicsr_clsd.evaluation.tiles import Tiles, Tiling, Upscale
-from basicsr_clsd.evaluation.torch_network import TorchNetwork
+from basicsr_clsd.inference.checkpoint_origin import experiment_of, training_of
+from basicsr_clsd.inference.onnx_network import OnnxNetwork
+from basicsr_clsd.inference.self_ensemble import SIZE as ENSEMBLE
+from basicsr_clsd.inference.self_ensemble import self_ensemble
+from basicsr_clsd.inference.tiles import Tiles, Tiling, Upscale
+from basicsr_clsd.inference.torch_network import TorchNetwork
 
 BICUBIC = 'bicubic'
 ONNX_SUFFIX = '.onnx'

@@ -12,6 +12,7 @@ from basicsr_clsd.errors import UserError
 
 # There the trunk is one list: its blocks, `body.N.body.0` and `.2` their convolutions, then the convolution after them.
 BLOCKS = re.compile(r'body\.(\d+)\.body\.([02])\.(weight|bias)')
+BASICSR_BLOCKS = re.compile(r'body\.(\d+)\.conv([12])\.(weight|bias)')
 AFTER_BODY = re.compile(r'body\.\d+\.(weight|bias)')
 ENDS = (
     ('head.0.', 'conv_first.'),
@@ -33,16 +34,40 @@ def with_basicsr_names(weights: Mapping[str, Tensor], network: nn.Module, path: 
     Raises:
         UserError: They belong to a network that subtracts another mean, which BasicSR's has no weights for.
     """
-    if not isinstance(network, EDSR) or not {'head.0.weight', 'tail.1.weight'} <= weights.keys():
+    if not isinstance(network, EDSR) or not has_edsr_pytorch_names(weights):
         return weights
-    renamed = {}
     for name, value in weights.items():
-        shift = next((start for start in MEAN_SHIFTS if name.startswith(start)), None)
-        if shift is None:
-            renamed[_basicsr_name(name)] = value
-        else:
+        shift = _mean_shift(name)
+        if shift is not None:
             _check_mean_shift(name, value, MEAN_SHIFTS[shift], network, path)
-    return renamed
+    return renamed(weights)
+
+
+def has_edsr_pytorch_names(weights: Mapping[str, Tensor]) -> bool:
+    """Whether weights are those of EDSR-PyTorch's EDSR."""
+    return {'head.0.weight', 'tail.1.weight'} <= weights.keys()
+
+
+def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """EDSR-PyTorch's weights under BasicSR's names, whatever their values; the shifts by the mean are left out."""
+    return {_basicsr_name(name): value for name, value in weights.items() if _mean_shift(name) is None}
+
+
+def with_edsr_pytorch_names(network: EDSR) -> dict[str, Tensor]:
+    """The weights of BasicSR's EDSR under the names of EDSR-PyTorch, with the shifts by the mean as convolutions 1x1.
+
+    EDSR-PyTorch has the factor on the residual branches (its ``--res_scale``) as an option, as BasicSR has.
+    """
+    weights = {_edsr_pytorch_name(name, len(network.body)): value for name, value in network.state_dict().items()}
+    mean = network.img_range * network.mean.flatten().cpu()
+    for start, sign in MEAN_SHIFTS.items():
+        weights[f'{start}weight'] = torch.eye(len(mean)).view(len(mean), -1, 1, 1)
+        weights[f'{start}bias'] = sign * mean
+    return weights
+
+
+def _mean_shift(name: str) -> str | None:
+    return next((start for start in MEAN_SHIFTS if name.startswith(start)), None)
 
 
 def _basicsr_name(name: str) -> str:
@@ -53,6 +78,15 @@ def _basicsr_name(name: str) -> str:
     for theirs, ours in ENDS:
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
+    return name
+
+
+def _edsr_pytorch_name(name: str, blocks: int) -> str:
+    if block := BASICSR_BLOCKS.fullmatch(name):
+        return f'body.{block[1]}.body.{2 * int(block[2]) - 2}.{block[3]}'
+    for theirs, ours in (*ENDS, (f'body.{blocks}.', 'conv_after_body.')):
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
     return name
 
 

@@ -1,5 +1,6 @@
 """Reading weights files, with one clear line for whatever is wrong with them."""
 
+import importlib.util
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.edsr_pytorch import with_basicsr_names
 
 SHOWN_KEYS = 3
+SAFETENSORS = '.safetensors'
 
 
 @runtime_checkable
@@ -25,7 +27,7 @@ class HasStudent(Protocol):
 
 
 def read_file(path: str | Path) -> Any:
-    """Load a file of ``torch.save`` without executing anything it holds.
+    """Load a file of ``torch.save``, without executing anything it holds, or the tensors of a ``.safetensors`` file.
 
     Raises:
         UserError: The file is missing, unreadable, cut off, or holds more than tensors and plain values.
@@ -34,13 +36,39 @@ def read_file(path: str | Path) -> Any:
     if not path.is_file():
         raise UserError(f'{path}: no such file')
     try:
+        if path.suffix.lower() == SAFETENSORS:
+            return _opened(path)[0]
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of torch, on what is odd in a damaged file
             return torch.load(path, map_location='cpu', weights_only=True)
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(f'{path}: not a checkpoint, or one that holds more than tensors and plain values') from error
     except Exception as error:  # torch raises whatever it runs into, assertions included
         raise UserError(f'{path}: not a readable checkpoint (cut off, damaged or of another kind)') from error
+
+
+def safetensors_header(path: str | Path) -> dict[str, str]:
+    """The texts in the header of a ``.safetensors`` file, that of a file that has none or is of another kind is empty.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() != SAFETENSORS:
+        return {}
+    read_file(path)  # tells what is wrong
+    return _opened(path)[1]
+
+
+def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if importlib.util.find_spec('safetensors') is None:
+        raise UserError(f"{path}: safetensors is not installed; pip install 'basicsr-clsd[deploy]'")
+    from safetensors import safe_open  # noqa: PLC0415  (an extra)
+
+    with safe_open(path, 'pt') as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def read_weights(path: str | Path, key: str | None, option: str = 'param_key_g') -> Mapping[str, Tensor]:

@@ -7,7 +7,7 @@ from students import ARGUMENTS
 from basicsr_clsd.config import Options
 from basicsr_clsd.evaluation.complexity import lr_shape, measure_cost
 from basicsr_clsd.evaluation.methods import Method
-from basicsr_clsd.evaluation.torch_network import TorchNetwork
+from basicsr_clsd.inference.torch_network import TorchNetwork
 
 
 def network(**section) -> TorchNetwork:

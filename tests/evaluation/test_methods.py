@@ -19,7 +19,7 @@ from basicsr_clsd.distributed import Processes
 from basicsr_clsd.engine.build import build_dataset
 from basicsr_clsd.evaluation.benchmark import Benchmark
 from basicsr_clsd.evaluation.methods import build_methods
-from basicsr_clsd.evaluation.tiles import Tiling
+from basicsr_clsd.inference.tiles import Tiling
 
 
 @pytest.fixture

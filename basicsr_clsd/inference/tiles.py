@@ -9,12 +9,21 @@ import torch
 from torch import Tensor
 
 from basicsr_clsd.errors import out_of_memory
-from basicsr_clsd.evaluation.receptive_field import receptive_field
+from basicsr_clsd.inference.receptive_field import receptive_field
 
 Upscale = Callable[[Tensor], Tensor]  # (N, C, h, w) in [0, 1] to (N, C, h·s, w·s)
+Cut = Callable[[slice, slice], Tensor]  # rows and columns of an image to that part of it, (N, C, h, w)
 
 SMALLEST_TILE = 16
 UNBOUNDED_OVERLAP = 32  # for networks whose output depends on the whole image
+
+
+class Part(NamedTuple):
+    """A part of an upscaled image: its pixels (N, C, H, W), and the LR row and column where it begins."""
+
+    top: int
+    left: int
+    pixels: Tensor
 
 
 def upscale_in_tiles(lq: Tensor, upscale: Upscale, scale: int, tile: int, overlap: int, window: int = 1) -> Tensor:
@@ -34,25 +43,7 @@ def upscale_in_tiles(lq: Tensor, upscale: Upscale, scale: int, tile: int, overla
     Returns:
         (N, C, h·s, w·s).
     """
-    height, width = lq.shape[2:]
-    output: Tensor | None = None
-    for top, bottom in _parts(height, tile):
-        for left, right in _parts(width, tile):
-            above, before = (max(start - overlap, 0) // window * window for start in (top, left))
-            part = upscale(lq[:, :, above : bottom + overlap, before : right + overlap].contiguous())
-            if output is None:
-                output = part.new_empty(*part.shape[:2], height * scale, width * scale)
-            inner = part[:, :, (top - above) * scale : (bottom - above) * scale]
-            inner = inner[..., (left - before) * scale : (right - before) * scale]
-            output[:, :, top * scale : bottom * scale, left * scale : right * scale] = inner
-    assert output is not None
-    return output
-
-
-def _parts(length: int, side: int) -> Iterator[tuple[int, int]]:
-    """Start and end of each part of a length."""
-    for start in range(0, length, side):
-        yield start, min(start + side, length)
+    return Tiles(upscale, scale, tile, overlap, window)(lq)
 
 
 class Tiling(NamedTuple):
@@ -100,25 +91,64 @@ class Tiles:
 
     def __call__(self, lq: Tensor) -> Tensor:
         """Upscale (N, C, h, w) to (N, C, h·s, w·s)."""
-        side = max(lq.shape[2:])
-        tile = side if self.tile is None else self.tile
-        while (output := self._attempt(lq, tile)) is None:
-            if tile <= SMALLEST_TILE:
-                raise OSError(errno.ENOMEM, f'not enough memory for tiles of {tile} pixels', self.name)
-            # What did not fit once will not the next time.
-            self.tile = tile = max((min(tile, side) + 1) // 2, SMALLEST_TILE)
-            logging.getLogger('basicsr').warning(f'{self.name}: memory ran out; going on in tiles of {tile} pixels')
+        height, width = lq.shape[2:]
+        output: Tensor | None = None
+        for top, left, part in self.parts(lambda rows, columns: lq[:, :, rows, columns], height, width):
+            if part.shape[2:] == (height * self.scale, width * self.scale):
+                return part
+            if output is None:
+                output = part.new_empty(*part.shape[:2], height * self.scale, width * self.scale)
+            below, right = top * self.scale + part.shape[2], left * self.scale + part.shape[3]
+            output[:, :, top * self.scale : below, left * self.scale : right] = part
+        assert output is not None
         return output
 
-    def _attempt(self, lq: Tensor, tile: int) -> Tensor | None:
-        """The output; None if memory ran out."""
+    def parts(self, cut: Cut, height: int, width: int) -> Iterator[Part]:
+        """Upscale an image that need not be in memory as a tensor, and whose output need not be whole either.
+
+        Args:
+            cut: Gives the part (N, C, h, w) of an image in the given rows and columns.
+            height: Rows of the whole image.
+            width: Its columns.
+
+        Yields:
+            The output, tile by tile: rows of tiles from top to bottom, each from left to right. When memory runs out, a
+            row of tiles begins anew, with smaller ones.
+        """
+        side, top = max(height, width), 0
+        while top < height:
+            tile = side if self.tile is None else self.tile
+            for left in range(0, width, tile):
+                part = self._attempt(cut, (height, width), (top, left), tile)
+                if part is None:
+                    self._shrink(min(tile, side))
+                    break
+                yield Part(top, left, part)
+            else:
+                top += tile
+
+    def _shrink(self, tile: int) -> None:
+        if tile <= SMALLEST_TILE:
+            raise OSError(errno.ENOMEM, f'not enough memory for tiles of {tile} pixels', self.name)
+        # What did not fit once will not the next time.
+        self.tile = max((tile + 1) // 2, SMALLEST_TILE)
+        logging.getLogger('basicsr').warning(f'{self.name}: memory ran out; going on in tiles of {self.tile} pixels')
+
+    def _attempt(self, cut: Cut, size: tuple[int, int], corner: tuple[int, int], tile: int) -> Tensor | None:
+        """The output of one tile; None if memory ran out."""
         try:
-            if tile >= max(lq.shape[2:]):
-                return self.upscale(lq)
-            overlap = self.found_overlap(lq.shape[1])
-            output = upscale_in_tiles(lq, self.upscale, self.scale, tile, overlap, self.window)
+            if tile >= max(size):
+                return self.upscale(cut(slice(0, size[0]), slice(0, size[1])))
+            overlap = self.found_overlap(cut(slice(0, 1), slice(0, 1)).shape[1])
+            starts = [max(start - overlap, 0) // self.window * self.window for start in corner]
+            ends = [min(start + tile + overlap, length) for start, length in zip(corner, size, strict=True)]
+            seen = self.upscale(cut(*map(slice, starts, ends)).contiguous())
             self.used = Tiling(tile, overlap, self.unbounded)
-            return output
+            rows, columns = (
+                slice((start - before) * self.scale, (min(start + tile, length) - before) * self.scale)
+                for start, before, length in zip(corner, starts, size, strict=True)
+            )
+            return seen[:, :, rows, columns]
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from basicsr.archs.edsr_arch import EDSR
 
-from basicsr_clsd.evaluation.self_ensemble import self_ensemble
+from basicsr_clsd.inference.self_ensemble import self_ensemble
 
 
 def test_mean_of_the_eight_turned_and_mirrored_images():

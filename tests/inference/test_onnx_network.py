@@ -7,9 +7,9 @@ import torch
 from students import student, write_onnx
 
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.evaluation.onnx_network import OnnxNetwork
-from basicsr_clsd.evaluation.receptive_field import receptive_field
-from basicsr_clsd.evaluation.tiles import Tiles
+from basicsr_clsd.inference.onnx_network import OnnxNetwork
+from basicsr_clsd.inference.receptive_field import receptive_field
+from basicsr_clsd.inference.tiles import Tiles
 
 pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')

@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 import torch
 
-from basicsr_clsd.engine.allocator import keep_freed_memory
+from basicsr_clsd.allocator import keep_freed_memory
 
 BLOCK = 64 * 2**20  # bytes; glibc by itself maps such a block anew each time
 PAGES = BLOCK // resource.getpagesize()

@@ -1,4 +1,4 @@
-"""An ONNX file, run by onnxruntime, to be tested."""
+"""An ONNX file, run by onnxruntime."""
 
 import importlib.util
 import math
@@ -14,6 +14,7 @@ from basicsr_clsd.errors import UserError, first_line, out_of_memory
 TRIAL_SIDE = 32
 IMAGE_AXES = 4
 TYPES = {'tensor(float)': np.float32, 'tensor(float16)': np.float16}
+REACH = 'receptive_field'  # in the file's metadata
 CUDA, CPU = 'CUDAExecutionProvider', 'CPUExecutionProvider'
 QUIET = 4  # log what is fatal; the rest is told as errors
 
@@ -23,7 +24,7 @@ class OnnxNetwork:
 
     Args:
         path: The file.
-        scale: Super-resolution factor.
+        scale: Super-resolution factor; None: found out.
         channels: 3, or 1 for luma.
         gpu: Use CUDA if onnxruntime has it.
 
@@ -34,7 +35,7 @@ class OnnxNetwork:
     arch = 'ONNX'
     window = 1
 
-    def __init__(self, path: str | Path, scale: int, channels: int = 3, gpu: bool = False) -> None:
+    def __init__(self, path: str | Path, scale: int | None = None, channels: int = 3, gpu: bool = False) -> None:
         self.path = Path(path).expanduser()
         if not self.path.is_file():
             raise UserError(f'{path}: no such file')
@@ -52,7 +53,10 @@ class OnnxNetwork:
         if fixed:
             sides = ' x '.join(map(str, inputs[0].shape[2:]))
             raise UserError(f'{path}: takes images of {sides} pixels alone; export it with free height and width')
-        self._try(scale, channels)
+        self.scale = self._try(scale, channels)
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        told = self.metadata.get(REACH, '')
+        self.reach = int(told) if told.isdecimal() else None  # how far it sees, in LR pixels; None: not told
         self.parameters = self._count_parameters()
 
     def _open(self, gpu: bool) -> Any:
@@ -68,14 +72,17 @@ class OnnxNetwork:
         except Exception as error:  # onnxruntime's errors have no common base
             raise UserError(f'{self.path}: not an ONNX file that can be run: {first_line(error)}') from error
 
-    def _try(self, scale: int, channels: int) -> None:
+    def _try(self, scale: int | None, channels: int) -> int:
         try:
             size = self.upscale(torch.zeros(1, channels, TRIAL_SIDE, TRIAL_SIDE)).shape
         except RuntimeError as error:
             raise UserError(f'{self.path}: cannot upscale {channels} channels: {first_line(error)}') from error
-        if size != (1, channels, TRIAL_SIDE * scale, TRIAL_SIDE * scale):
+        found = size[-1] // TRIAL_SIDE if scale is None else scale
+        if size != (1, channels, TRIAL_SIDE * found, TRIAL_SIDE * found):
             made = ' x '.join(map(str, size[1:]))
-            raise UserError(f'{self.path}: makes {made} of {channels} x {TRIAL_SIDE} x {TRIAL_SIDE}, not scale {scale}')
+            wanted = 'a larger image' if scale is None else f'scale {scale}'
+            raise UserError(f'{self.path}: makes {made} of {channels} x {TRIAL_SIDE} x {TRIAL_SIDE}, not {wanted}')
+        return found
 
     def upscale(self, lq: Tensor) -> Tensor:
         """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), float32, unclipped.

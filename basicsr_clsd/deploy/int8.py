@@ -1,0 +1,157 @@
+"""Static quantisation of an ONNX model to int8, its choices made by measured PSNR."""
+
+import contextlib
+import io
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from basicsr_clsd.deploy.calibration import Calibration, Sample, mean_psnr
+from basicsr_clsd.deploy.onnx_export import INPUT, runner
+
+# Of the values of a tensor, in %, those that the 8 bits reach; the few beyond are clipped, which costs less than the
+# coarser steps that they would take.
+PERCENTILES = (99.9, 99.99, 99.999)
+BINS = 2048
+OPERATORS = ['Conv', 'Relu']  # a ReLU behind a convolution then is the lower end of its output's range
+WORTH = 0.005  # dB that a further layer in float must gain
+
+
+class Quantised(NamedTuple):
+    """An int8 model and how it came about.
+
+    Args:
+        model: ``onnx.ModelProto``, with QuantizeLinear and DequantizeLinear (QDQ) around its int8 convolutions.
+        percentile: Share of each tensor's values, in %, that its range holds.
+        in_float: Names of the convolutions that were left in float.
+        convolutions: Number of all.
+        before: PSNR of the float model on the held-out photos, dB on Y.
+        after: That of this one.
+    """
+
+    model: Any
+    percentile: float
+    in_float: tuple[str, ...]
+    convolutions: int
+    before: float
+    after: float
+
+
+def quantise(model: Any, calibration: Calibration, scale: int, say: Callable[[str], None]) -> Quantised:
+    """Quantise the convolutions of a model, weights per output channel, activations per tensor.
+
+    First the percentile is chosen, then whether the first and the last convolution stay in float, which they do if that
+    wins; then, from the last one backwards, further ones as long as each gains 0.005 dB. Features that are added up
+    stay in float, else each of them would be rounded anew.
+
+    Args:
+        model: fp32, input and output as :func:`~basicsr_clsd.deploy.onnx_export.onnx_model` makes them.
+        calibration: The photos.
+        scale: Super-resolution factor.
+        say: Is told each choice in a line.
+    """
+    model = _prepared(model)
+    names = [node.name for node in model.graph.node if node.op_type == 'Conv']
+    ranges = _ranges(model, calibration.ranges)
+
+    def attempt(percentile: float, in_float: Sequence[str]) -> tuple[float, Any]:
+        made = _quantised(model, ranges[percentile], in_float)
+        return mean_psnr(runner(made), calibration.choice, scale), made
+
+    target = mean_psnr(runner(model), calibration.choice, scale)
+    say(f'fp32: {target:.3f} dB on the {len(calibration.choice)} photos to choose by')
+    ends = [names[0], names[-1]]
+    tried = {}
+    for percentile in PERCENTILES:
+        tried[percentile] = attempt(percentile, ends)
+        say(f'{percentile} % of values in range: {tried[percentile][0] - target:+.3f} dB')
+    percentile = max(tried, key=lambda found: tried[found][0])
+    (best, made), in_float = tried[percentile], ends
+    for fewer in ([], [names[-1]], [names[0]]):
+        psnr, without = attempt(percentile, fewer)
+        say(f'in float {_listed(fewer)}: {psnr - target:+.3f} dB')
+        if psnr >= best:
+            best, made, in_float = psnr, without, fewer
+    for name in reversed(names[1:-1]):
+        psnr, more = attempt(percentile, [*in_float, name])
+        say(f'in float {_listed([*in_float, name])}: {psnr - target:+.3f} dB')
+        if psnr < best + WORTH:
+            break
+        best, made, in_float = psnr, more, [*in_float, name]
+    before, after = (mean_psnr(runner(which), calibration.held_out, scale) for which in (model, made))
+    return Quantised(made, percentile, tuple(in_float), len(names), before, after)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ', '.join(names) or 'no convolution'
+
+
+def _prepared(model: Any) -> Any:
+    """A copy whose nodes all have names, by which they are told apart."""
+    model = deepcopy(model)
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name.strip('/').removesuffix('/Conv').removeprefix('network/') or f'node_{number}'
+    return model
+
+
+class _Reader:
+    """Hands LR images to onnxruntime."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = iter(samples)
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next image's input."""
+        sample = next(self.samples, None)
+        return None if sample is None else {INPUT: sample.lq}
+
+
+def _ranges(model: Any, samples: Sequence[Sample]) -> dict[float, Any]:
+    """The ranges of all tensors at convolutions, by percentile."""
+    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator  # noqa: PLC0415  (an extra)
+
+    # It prints what it does.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(folder, 'float.onnx')
+        path.write_bytes(model.SerializeToString())
+        calibrator: Any = create_calibrator(
+            path,
+            OPERATORS,
+            augmented_model_path=str(Path(folder, 'augmented.onnx')),
+            calibrate_method=CalibrationMethod.Percentile,
+            extra_options={'num_bins': BINS, 'percentile': PERCENTILES[0], 'symmetric': False},
+        )
+        calibrator.collect_data(_Reader(samples))
+        ranges = {}
+        for percentile in PERCENTILES:
+            calibrator.collector.percentile = percentile
+            ranges[percentile] = calibrator.compute_data()
+    return ranges
+
+
+def _quantised(model: Any, ranges: Any, in_float: Sequence[str]) -> Any:
+    from onnxruntime.quantization import QuantType  # noqa: PLC0415  (an extra)
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer  # noqa: PLC0415
+
+    # Weights have 7 bits: processors with AVX2 but without VNNI add two products in 16 bits, where 8 would saturate.
+    quantizer = QDQQuantizer(
+        deepcopy(model),
+        per_channel=True,
+        reduce_range=True,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=ranges,
+        nodes_to_quantize=[],
+        nodes_to_exclude=list(in_float),
+        op_types_to_quantize=OPERATORS,
+        extra_options={},
+    )
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # it asks for a step that only removes what exported models do not have
+    try:
+        return quantizer.quantize_model()
+    finally:
+        logging.getLogger().setLevel(level)

@@ -1,0 +1,87 @@
+"""Export a trained network for other programs: ``python basicsr_clsd/export.py onnx -m MODEL``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: import this checkout's package, and nothing by the bare names of its modules
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from basicsr_clsd import command
+
+OPSET = 20
+EXTENSIONS = {'onnx': '.onnx', 'safetensors': '.safetensors', 'basicsr': '.pth', 'edsr-pytorch': '.pt'}
+
+
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description='Export a trained network for other programs.')
+    subparsers = parser.add_subparsers(dest='format', title='formats', metavar='FORMAT', required=True)
+    onnx = subparsers.add_parser('onnx', help='ONNX, of free height, width and batch; RGB in [0, 1] in and out')
+    onnx.add_argument('--precision', choices=['fp32', 'fp16'], default='fp32', help='of weights and features')
+    onnx.add_argument('--int8', action='store_true', help='quantise the convolutions; needs --calibrate')
+    onnx.add_argument('--calibrate', type=Path, metavar='FOLDER', help='photos, HR, to quantise by')
+    onnx.add_argument('--opset', type=int, default=OPSET, help='version of the operators (default: %(default)s)')
+    others = [
+        subparsers.add_parser('safetensors', help="weights under BasicSR's names, with a header"),
+        subparsers.add_parser('basicsr', help="weights as BasicSR's networks are saved, a .pth with params"),
+        subparsers.add_parser('edsr-pytorch', help='a state dict under the names of EDSR-PyTorch'),
+    ]
+    for subparser in (onnx, *others):
+        subparser.add_argument('-m', '--model', required=True, metavar='MODEL', help='weights, or a name in model_zoo/')
+        subparser.add_argument('-opt', metavar='YAML', help='options with the network_g of weights that are no EDSR')
+        subparser.add_argument(
+            '-o', '--out', type=Path, default=Path(), metavar='OUT', help='file, or folder (default: the current one)'
+        )
+        subparser.add_argument('--overwrite', action='store_true', help='replace a file that is there')
+    return parser.parse_args()
+
+
+def main(arguments: argparse.Namespace, console: command.Console) -> None:
+    """Open the weights and write them in the format that was asked for."""
+    # Imported here so that --help and a mistyped argument need not wait for torch.
+    from basicsr_clsd.deploy.description import default_name, describe  # noqa: PLC0415
+    from basicsr_clsd.deploy.weight_files import write_basicsr, write_edsr_pytorch, write_safetensors  # noqa: PLC0415
+    from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
+    from basicsr_clsd.errors import UserError  # noqa: PLC0415
+    from basicsr_clsd.files import check_writable  # noqa: PLC0415
+    from basicsr_clsd.inference.opening import model_file, open_weights  # noqa: PLC0415
+
+    set_up_console(console).setLevel('WARNING')
+    to_onnx = arguments.format == 'onnx'
+    if to_onnx and arguments.int8 != (arguments.calibrate is not None):
+        raise UserError('--int8 and --calibrate FOLDER need each other')
+    if to_onnx and arguments.int8 and arguments.precision != 'fp32':
+        raise UserError(f'--int8: leaves what it does not quantise in fp32; not with --precision {arguments.precision}')
+    source = model_file(arguments.model)
+    if source.suffix.lower() == '.onnx':
+        raise UserError(f'{source}: an ONNX file has no weights that could be exported again')
+    network = open_weights(source, arguments.opt, gpu=False)
+    extension = EXTENSIONS[arguments.format]
+    path = arguments.out.expanduser()
+    if path.is_dir() or path.suffix != extension:
+        kind = ('_int8' if arguments.int8 else {'fp16': '_fp16'}.get(arguments.precision, '')) if to_onnx else ''
+        path /= f'{default_name(network, source)}{kind}{extension}'
+    check_writable(path.parent)
+    if path.exists() and not arguments.overwrite:
+        raise UserError(f'{path}: is there already; --overwrite replaces it')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = describe(network, source)
+    if to_onnx:
+        from basicsr_clsd.deploy.onnx_file import write_onnx  # noqa: PLC0415
+
+        what = arguments.precision if arguments.calibrate is None else arguments.calibrate
+        write_onnx(network, path, header, what, arguments.opset, console)
+    elif arguments.format == 'safetensors':
+        write_safetensors(network, path, header)
+    else:
+        (write_basicsr if arguments.format == 'basicsr' else write_edsr_pytorch)(network, path)
+    size = path.stat().st_size
+    console.print(
+        f'{path}: x{network.scale}, {network.parameters:,} parameters, {size:,} bytes', highlight=False, markup=False
+    )
+
+
+if __name__ == '__main__':
+    parsed = parse()
+    command.run(lambda console: main(parsed, console))

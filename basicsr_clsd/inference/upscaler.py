@@ -1,0 +1,134 @@
+"""A trained network as a function of images."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from basicsr_clsd.errors import UserError
+from basicsr_clsd.inference.channels import Alpha, for_any_channels
+from basicsr_clsd.inference.opening import open_network
+from basicsr_clsd.inference.self_ensemble import self_ensemble
+from basicsr_clsd.inference.tiles import Tiles
+
+EDSR_TILE = 512  # its memory hardly depends on the scale
+OUTPUT_TILE = 768  # side of other networks' tiles in pixels of the output, which decides on their memory
+WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
+CHANNELS = (1, 2, 3, 4)
+
+
+class Upscaler:
+    """Upscales images by a trained network: ``Upscaler('net_g.pth')(image)``.
+
+    Args:
+        model: Weights (``.pth``, ``.pt``, ``.safetensors``) of this project, BasicSR or EDSR-PyTorch, an ONNX file, or
+            a name in ``model_zoo/``. Of an EDSR scale, width and depth are read off the weights.
+        options: YAML with the ``network_g`` and ``scale`` of weights that are not an EDSR's.
+        tile: Side in LR pixels of the parts that the image is upscaled in; 0: the whole image at once, as long as
+            memory suffices; None: 512 for an EDSR, an output of 768 for another network. Smaller images are not cut.
+            Parts overlap by the network's receptive field, so that the result is that of the whole image to rounding.
+        ensemble: Give the mean of the results for the eight turned and mirrored images; eight times as slow.
+        precision: ``fp32``, ``bf16`` or ``fp16``, of networks that are not ONNX files.
+        alpha: How transparency is upscaled: by the ``network``, as gray is, or ``bicubic``.
+        gpu: Use a GPU if there is one.
+
+    Attributes:
+        scale: The super-resolution factor s.
+
+    Raises:
+        UserError: One line that names the file or argument.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        model: str | Path,
+        *,
+        options: str | Path | None = None,
+        tile: int | None = None,
+        ensemble: bool = False,
+        precision: str = 'fp32',
+        alpha: Alpha = 'network',
+        gpu: bool = True,
+    ) -> None:
+        self.model, self.network = model, open_network(model, options, precision, gpu)
+        self.scale: int = self.network.scale
+        upscale = self_ensemble(self.network.upscale) if ensemble else self.network.upscale
+        whole = for_any_channels(upscale, self.scale, alpha)
+        if tile is None:
+            side = EDSR_TILE if getattr(self.network, 'staged', False) else math.ceil(OUTPUT_TILE / self.scale)
+        else:
+            side = tile or None
+        reach, window = self.network.reach, self.network.window
+        self._tiles = Tiles(whole, self.scale, side, reach, window, str(model))
+        self._whole = Tiles(whole, self.scale, None, reach, window, str(model))
+        # An image of no more pixels than a tile with its overlap takes no more memory.
+        self._uncut = (side + 2 * (reach or 0)) ** 2 if tile is None and side is not None else 0
+
+    def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Upscale an image.
+
+        Args:
+            image: (H, W) or (H, W, 1) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8 in
+                [0, 255], uint16 in [0, 65535], or float32 in [0, 1].
+
+        Returns:
+            The image of s times the height and width, in the shape, type and range of ``image``: clipped, and rounded
+            for integers.
+
+        Raises:
+            UserError: The image is none of these, or the network makes values that are not finite.
+            OSError: Memory does not suffice even for the smallest tiles.
+        """
+        deep = image[..., None] if image.ndim == 2 else image  # noqa: PLR2004
+        if deep.ndim != 3 or deep.shape[2] not in CHANNELS or 0 in deep.shape:  # noqa: PLR2004
+            raise UserError(f'an image of shape {image.shape}; it must be (H, W) or (H, W, 1 to 4)')
+        height, width, channels = deep.shape
+        output = np.empty((height * self.scale, width * self.scale, channels), image.dtype)
+        row = 0
+        for strip in self.strips(deep):
+            output[row : row + len(strip)] = strip
+            row += len(strip)
+        return output if image.ndim == deep.ndim else output[..., 0]
+
+    def strips(
+        self, image: NDArray[Any], progress: Callable[[int], None] = lambda pixels: None
+    ) -> Iterator[NDArray[Any]]:
+        """Upscale an image (H, W, C) as :meth:`__call__` does, to strips (n, W·s, C), from top to bottom.
+
+        Neither is in memory in floating point as a whole.
+
+        Args:
+            image: See there.
+            progress: Is told of each tile's LR pixels when they are upscaled.
+
+        Raises:
+            UserError: See there.
+        """
+        white = WHITE.get(image.dtype)
+        if white is None:
+            raise UserError(f'an image of the type {image.dtype}; it must be uint8, uint16 or float32')
+
+        def cut(rows: slice, columns: slice) -> torch.Tensor:
+            part = np.ascontiguousarray(image[rows, columns], np.float32) / np.float32(white)
+            return torch.from_numpy(part).permute(2, 0, 1)[None]
+
+        height, width, channels = image.shape
+        tiles = self._whole if height * width <= self._uncut else self._tiles
+        strip: NDArray[Any] = np.empty(0)
+        with torch.no_grad():
+            for _, left, part in tiles.parts(cut, height, width):
+                if not part.isfinite().all():
+                    raise UserError(f'{self.model}: its network makes values that are not finite')
+                pixels = part[0].clamp_(0, 1).permute(1, 2, 0)  # in place, as copies would be felt at x4
+                array = (pixels if white == 1 else pixels.mul_(white).round_()).numpy().astype(image.dtype)
+                if left == 0:
+                    strip = np.empty((len(array), width * self.scale, channels), image.dtype)
+                start = left * self.scale
+                strip[:, start : start + array.shape[1]] = array
+                progress(array.shape[0] * array.shape[1] // self.scale**2)
+                if start + array.shape[1] == strip.shape[1]:
+                    yield strip
