@@ -278,10 +278,10 @@ def test_no_pixel_is_lost_at_a_seam(run_program, tmp_path, scale, tile, dtype):
 @pytest.mark.skipif(sys.platform != 'linux', reason='memory is limited by Linux')
 def test_memory_is_that_of_a_tile(run_program, tmp_path):
     write_nearest(tmp_path / 'nearest.onnx', 4)
-    # 19 MB that become 297 MB; in floating point they would be 1,189.
-    image = np.tile(noise(96, 96), (16, 42, 1))
+    # 33 MB that become 520 MB; in floating point they would be 2,081.
+    image = np.tile(noise(96, 96), (28, 42, 1))
     assert cv2.imwrite(str(tmp_path / 'large.png'), image)
-    ended = run_program('infer', '-i', 'large.png', '-o', 'out', '-m', 'nearest.onnx', cwd=tmp_path, memory=260 * 2**20)
+    ended = run_program('infer', '-i', 'large.png', '-o', 'out', '-m', 'nearest.onnx', cwd=tmp_path, memory=450 * 2**20)
     assert ended.code == 0, ended.err
     with Image.open(tmp_path / 'out' / 'large_x4.png') as made:
         assert made.size == (4 * image.shape[1], 4 * image.shape[0])
