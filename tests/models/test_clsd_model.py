@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
+from one_step import step
 
 from basicsr_clsd.errors import UserError
 
@@ -16,13 +17,6 @@ def eq_6(*attached, **train):
     for name in attached:
         sections[name] = {**sections.get(name, {}), 'detach_teacher': False}
     return {'network_g': {'num_block': 3, 'head_taps': [1, 2]}, 'train': sections}
-
-
-def step(model, batch, iteration=1):
-    model.update_learning_rate(iteration)
-    model.feed_data(batch)
-    model.optimize_parameters(iteration)
-    return {name: value.item() for name, value in model.log_dict.items()}
 
 
 def rho(first, second):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
 from basicsr.utils.registry import ARCH_REGISTRY
+from one_step import step
 from torch import nn
 
 from basicsr_clsd.errors import UserError
@@ -90,13 +91,6 @@ def distill(make_model, tmp_path):
         return make_model(changes, seed=seed)
 
     return make
-
-
-def step(model, batch, iteration=1):
-    model.update_learning_rate(iteration)
-    model.feed_data(batch)
-    model.optimize_parameters(iteration)
-    return {name: value.item() for name, value in model.log_dict.items()}
 
 
 def layers(network, image):

@@ -3,6 +3,7 @@ import shutil
 import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
+from one_step import step
 
 NO_HEADS = {'head_taps': None, 'head_num_block': None}
 NO_HEAD_LOSSES = {'aux_opt': None, 'contrastive_opt': None}
@@ -29,13 +30,6 @@ STOCK = {
 
 def stock(arch, **train):
     return {'model_type': 'SupervisedModel', 'network_g': STOCK[arch][0], 'train': {**NO_HEAD_LOSSES, **train}}
-
-
-def step(model, batch, iteration=1):
-    model.update_learning_rate(iteration)
-    model.feed_data(batch)
-    model.optimize_parameters(iteration)
-    return {name: float(value) for name, value in model.log_dict.items()}
 
 
 @pytest.mark.parametrize('precision', ['bf16', 'fp16'])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
+from one_step import step
 
 from basicsr_clsd.config.check import entries
 from basicsr_clsd.models.weights import load_weights
@@ -73,13 +74,6 @@ def batch(arch, scale=2, seed=0, count=2):
     sides = {'lq': 8, 'gt': 8 * scale}
     images = {name: torch.rand(count, channels, side, side, generator=generator) for name, side in sides.items()}
     return {**images, 'gt_path': [f'{number}.png' for number in range(count)]}
-
-
-def step(model, images, iteration=1):
-    model.update_learning_rate(iteration)
-    model.feed_data(images)
-    model.optimize_parameters(iteration)
-    return {name: float(value) for name, value in model.log_dict.items()}
 
 
 def stock_of(section):
