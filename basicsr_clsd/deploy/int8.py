@@ -124,7 +124,9 @@ def _ranges(model: Any, samples: Sequence[Sample]) -> dict[float, Any]:
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={'num_bins': BINS, 'percentile': PERCENTILES[0], 'symmetric': False},
         )
-        calibrator.collect_data(_Reader(samples))
+        # One by one: it keeps the features of all that it is given at once, and wants them in one size.
+        for sample in samples:
+            calibrator.collect_data(_Reader([sample]))
         ranges = {}
         for percentile in PERCENTILES:
             calibrator.collector.percentile = percentile

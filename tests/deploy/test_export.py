@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -128,7 +129,10 @@ def test_safetensors_header(export, tmp_path):
 
 
 def test_int8(export, make_images, tmp_path):
-    make_images(tmp_path / 'photos', count=8, height=64, width=64)
+    make_images(tmp_path / 'photos', count=8, height=64, width=72)
+    for name in ('img5.png', 'img6.png'):  # photos are upright, too
+        photo = cv2.imread(str(tmp_path / 'photos' / name))
+        assert photo is not None and cv2.imwrite(str(tmp_path / 'photos' / name), photo.transpose(1, 0, 2))
     path, printed = export('onnx', '-m', 'small_EDSR_x2', '--int8', '--calibrate', 'photos')
     assert path.name == 'small_EDSR_x2_344K_int8.onnx'
     model = onnx.load(path)
