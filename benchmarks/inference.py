@@ -24,7 +24,7 @@ import shlex
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -169,10 +169,10 @@ def ways(args: argparse.Namespace) -> list[str]:
     return [way for way in WAYS if way not in missing and (way == BASICSR or not args.ways or way in args.ways)]
 
 
-def measure(scale: int, args: argparse.Namespace) -> list[Case]:
+def measure(scale: int, args: argparse.Namespace) -> Iterator[list[Case]]:
     """Measure all ways at a scale, size after size."""
     write_files(scale, args)
-    order, done = random.Random(0), []
+    order = random.Random(0)
     runs = {way: build(way, scale, args) for way in ways(args)}
     for size in args.sizes:
         cases, image = [Case(way, scale, size) for way in runs], photo(size)
@@ -182,18 +182,17 @@ def measure(scale: int, args: argparse.Namespace) -> list[Case]:
                 with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as process:
                     case.peak_bytes = process.submit(resident_growth, case, args).result()
             case.difference = float(np.abs(runs[case.way](image) - expected).max())
-        done += cases
         for _ in range(args.repeats):
             order.shuffle(cases)
             for case in cases:
                 keep_freed_memory(case.way != BASICSR)
                 case.seconds.append(seconds(lambda case=case, image=image: runs[case.way](image), CPU))
-    return done
+        yield sorted(cases, key=lambda case: WAYS.index(case.way))
 
 
 def ratio(case: Case, cases: list[Case]) -> float:
-    """Return how many times as fast as BasicSR's a way is: the median over the repeats."""
-    (basicsr,) = (other for other in cases if (other.way, other.scale, other.size) == (BASICSR, case.scale, case.size))
+    """Return how many times as fast as BasicSR's a way is, among those of its scale and size: a median of repeats."""
+    (basicsr,) = (other for other in cases if other.way == BASICSR)
     return statistics.median(its / mine for mine, its in zip(case.seconds, basicsr.seconds, strict=True))
 
 
@@ -240,20 +239,27 @@ def find_bars(rows: list[dict[str, Any]], psnr: list[dict[str, Any]]) -> list[di
     return bars
 
 
-def print_report(report: dict[str, Any]) -> None:
-    """Print the machine, the tables and the bars as Markdown."""
-    where = report['machine']
+def print_machine(where: dict[str, Any]) -> None:
+    """Print what is measured on, and the head of the first table, as Markdown."""
     print(
         f'torch {where["torch"]}, {where["cpu"]}, {where["cores"]} cores ({where["instructions"]}, load '
         f'{where["load"]:.1f}), {where["threads"]} threads, {where["repeats"]} repeats: `{where["command"]}`\n'
     )
     print('| scale | input | way | MP/s | x BasicSR | peak MiB | largest difference |')
-    print('| --- | --- | --- | ---: | ---: | ---: | ---: |')
-    for row in report['cases']:
-        print(
-            f'| x{row["scale"]} | {row["size"]} | {row["way"]} | {row["megapixels_per_s"]:.3f} | '
-            f'{row["x_basicsr"]:.3f} | {row["peak_bytes"] / 2**20:,.0f} | {row["difference"]:.0f} |'
-        )
+    print('| --- | --- | --- | ---: | ---: | ---: | ---: |', flush=True)
+
+
+def print_case(row: dict[str, Any]) -> None:
+    """Print a row of the first table."""
+    print(
+        f'| x{row["scale"]} | {row["size"]} | {row["way"]} | {row["megapixels_per_s"]:.3f} | '
+        f'{row["x_basicsr"]:.3f} | {row["peak_bytes"] / 2**20:,.0f} | {row["difference"]:.0f} |',
+        flush=True,
+    )
+
+
+def print_rest(report: dict[str, Any]) -> None:
+    """Print the other tables."""
     if report['psnr']:
         print('\n| set | way | PSNR on Y | change |\n| --- | --- | ---: | ---: |')
         for row in report['psnr']:
@@ -300,7 +306,12 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         args.folder = folder
-        cases = [case for scale in args.scales for case in measure(scale, args)]
+        print_machine(where)
+        rows: list[dict[str, Any]] = []
+        for cases in (cases for scale in args.scales for cases in measure(scale, args)):
+            rows += [describe_case(case, cases) for case in cases]
+            for row in rows[-len(cases) :]:
+                print_case(row)
         psnr: list[dict[str, Any]] = []
         for pairs in args.psnr:
             fp32 = 0.0
@@ -308,9 +319,8 @@ def main() -> None:
                 value = mean_psnr(build(way, args.scales[0], args), pairs, args.scales[0])
                 fp32 = fp32 or value
                 psnr.append({'set': pairs.split(':')[0], 'way': way, 'psnr': value, 'change': value - fp32})
-    rows = [describe_case(case, cases) for case in cases]
     report = {'machine': where, 'cases': rows, 'psnr': psnr, 'bars': find_bars(rows, psnr)}
-    print_report(report)
+    print_rest(report)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2, default=str) + '\n')
 
