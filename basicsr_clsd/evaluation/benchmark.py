@@ -59,8 +59,11 @@ class Benchmark:
             costs = self._costs(console) if self.processes.main else {}
         report = self._report(scores, self.processes.gather(costs)[0], self._tilings())
         if self.processes.main:
-            report.print(console)
-            report.write(self.folder)
+            # What took long to measure must not be lost with the reader of a pipe, nor with a full disk.
+            try:
+                report.write(self.folder)
+            finally:
+                report.print(console)
         return report
 
     def _costs(self, console: Console) -> dict[str, Complexity]:

@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import yaml
 from basicsr.archs.edsr_arch import EDSR
 from rich.console import Console
 
+import basicsr_clsd
 from basicsr_clsd.archs import EDSRHeads
 from basicsr_clsd.config import load
 from basicsr_clsd.config.components import Metric
@@ -212,6 +216,18 @@ def test_earlier_results_are_kept(options, run_test, tmp_path, data):
     run_test(options)
     run_test(options)
     assert len(list((tmp_path / 'results').iterdir())) == 4
+
+
+def test_results_outlive_the_reader_of_a_pipe(options, write_yaml, tmp_path):
+    command = Path(basicsr_clsd.__file__).with_name('test.py')
+    opt = write_yaml(tmp_path / 'test.yml', {**options, 'val': {'latency': False}})
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([sys.executable, command, '-opt', opt], stdout=writer, check=False, timeout=300)
+    os.close(writer)
+    assert ended.returncode == 1
+    found = json.loads((tmp_path / 'results' / 'student' / 'results.json').read_text())
+    assert list(found['sets']) == list(SETS)
 
 
 def test_same_command_gives_the_same_files(options, run_test, tmp_path):
