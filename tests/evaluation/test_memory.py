@@ -10,7 +10,7 @@ import torch
 from students import ARGUMENTS, student
 
 WIDE = {'num_feat': 64}
-ROOM = 384 * 2**20  # of the whole image, 256 channels at 500x500 pixels take 244 MiB, and shuffled 244 more
+ROOM = 448 * 2**20  # of the whole image, 256 channels at 500x500 pixels take 244 MiB, and shuffled 244 more
 
 
 def results(folder: Path, name: str) -> dict[str, Any]:
