@@ -24,3 +24,9 @@ def keep_freed_memory(keep: bool = True) -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in (KEPT if keep else RETURNED).items():
             mallopt(parameter, value)
+
+
+def return_freed_memory() -> None:
+    """Have glibc give back what it keeps; nothing is done with other C libraries."""
+    if platform.libc_ver()[0] == 'glibc':
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,11 +1,13 @@
 """EDSR in two stages, so that the memory of a tile does not grow with the scale."""
 
+from typing import Any
+
 from basicsr.archs.edsr_arch import EDSR
 from torch import Tensor
 
 from basicsr_clsd.inference.tiles import upscale_in_tiles
 
-TAIL_TILE = 128
+TAIL_TILE = 64
 TAIL_REACH = 2  # LR pixels: one for the upsampler's first convolution, less than one for all that follow
 
 
@@ -29,10 +31,19 @@ def upscale_in_stages(network: EDSR, lq: Tensor, scale: int) -> Tensor:
         (N, 3, h·s, w·s); that of ``network`` up to the rounding of another shape of convolution.
     """
     mean = network.mean.to(lq)
-    x = network.conv_first((lq - mean) * network.img_range)
-    feature = network.conv_after_body(network.body(x)).add_(x)
+    first = network.conv_first((lq - mean) * network.img_range)
+    feature = network.conv_after_body(_body(network, first.clone())).add_(first)
+    del first
 
     def tail(part: Tensor) -> Tensor:
         return network.conv_last(network.upsample(part)).float()
 
-    return upscale_in_tiles(feature, tail, scale, TAIL_TILE, TAIL_REACH) / network.img_range + mean
+    return upscale_in_tiles(feature, tail, scale, TAIL_TILE, TAIL_REACH).div_(network.img_range).add_(mean)
+
+
+def _body(network: EDSR, feature: Tensor) -> Tensor:
+    """The residual blocks' output, in the place of their input; the bits are those of ``network.body``."""
+    blocks: list[Any] = list(network.body)
+    for block in blocks:
+        feature.add_(block.conv2(block.relu(block.conv1(feature))).mul_(block.res_scale))
+    return feature

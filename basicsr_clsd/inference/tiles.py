@@ -103,13 +103,15 @@ class Tiles:
         assert output is not None
         return output
 
-    def parts(self, cut: Cut, height: int, width: int) -> Iterator[Part]:
+    def parts(self, cut: Cut, height: int, width: int, rows: int | None = None) -> Iterator[Part]:
         """Upscale an image that need not be in memory as a tensor, and whose output need not be whole either.
 
         Args:
             cut: Gives the part (N, C, h, w) of an image in the given rows and columns.
             height: Rows of the whole image.
             width: Its columns.
+            rows: Most LR rows of a tile; one that would have more is wider instead, so that what the network sees has
+                the same area. None: tiles are square.
 
         Yields:
             The output, tile by tile: rows of tiles from top to bottom, each from left to right. When memory runs out, a
@@ -118,14 +120,23 @@ class Tiles:
         side, top = max(height, width), 0
         while top < height:
             tile = side if self.tile is None else self.tile
-            for left in range(0, width, tile):
-                part = self._attempt(cut, (height, width), (top, left), tile)
+            tall, wide = (tile, tile) if self.tile is None or rows is None else self._flat(tile, rows, cut)
+            for left in range(0, width, wide):
+                part = self._attempt(cut, (height, width), (top, left), (tall, wide))
                 if part is None:
                     self._shrink(min(tile, side))
                     break
                 yield Part(top, left, part)
+                del part  # before the next one is made
             else:
-                top += tile
+                top += tall
+
+    def _flat(self, tile: int, rows: int, cut: Cut) -> tuple[int, int]:
+        """Height and width of a tile of so many rows at most."""
+        if tile <= rows:
+            return tile, tile
+        seen = 2 * self.found_overlap(cut(slice(0, 1), slice(0, 1)).shape[1])
+        return rows, (tile + seen) ** 2 // (rows + seen) - seen
 
     def _shrink(self, tile: int) -> None:
         if tile <= SMALLEST_TILE:
@@ -134,19 +145,23 @@ class Tiles:
         self.tile = max((tile + 1) // 2, SMALLEST_TILE)
         logging.getLogger('basicsr').warning(f'{self.name}: memory ran out; going on in tiles of {self.tile} pixels')
 
-    def _attempt(self, cut: Cut, size: tuple[int, int], corner: tuple[int, int], tile: int) -> Tensor | None:
+    def _attempt(
+        self, cut: Cut, size: tuple[int, int], corner: tuple[int, int], tile: tuple[int, int]
+    ) -> Tensor | None:
         """The output of one tile; None if memory ran out."""
         try:
-            if tile >= max(size):
+            if tile[0] >= size[0] and tile[1] >= size[1]:
                 return self.upscale(cut(slice(0, size[0]), slice(0, size[1])))
             overlap = self.found_overlap(cut(slice(0, 1), slice(0, 1)).shape[1])
             starts = [max(start - overlap, 0) // self.window * self.window for start in corner]
-            ends = [min(start + tile + overlap, length) for start, length in zip(corner, size, strict=True)]
+            ends = [
+                min(start + length + overlap, whole) for start, length, whole in zip(corner, tile, size, strict=True)
+            ]
             seen = self.upscale(cut(*map(slice, starts, ends)).contiguous())
-            self.used = Tiling(tile, overlap, self.unbounded)
+            self.used = Tiling(min(tile), overlap, self.unbounded)
             rows, columns = (
-                slice((start - before) * self.scale, (min(start + tile, length) - before) * self.scale)
-                for start, before, length in zip(corner, starts, size, strict=True)
+                slice((start - before) * self.scale, (min(start + length, whole) - before) * self.scale)
+                for start, before, length, whole in zip(corner, starts, tile, size, strict=True)
             )
             return seen[:, :, rows, columns]
         except (RuntimeError, MemoryError) as error:

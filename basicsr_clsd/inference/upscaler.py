@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from basicsr_clsd.allocator import return_freed_memory
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.inference.channels import Alpha, for_any_channels
 from basicsr_clsd.inference.opening import open_network
@@ -17,6 +18,8 @@ from basicsr_clsd.inference.tiles import Tiles
 
 EDSR_TILE = 512  # its memory hardly depends on the scale
 OUTPUT_TILE = 768  # side of other networks' tiles in pixels of the output, which decides on their memory
+STRIP = 128 * 2**20  # bytes of a row of tiles, which a PNG is written from, beside a photo of any width ...
+LEAST_ROWS = 64  # ... unless tiles became so low that little but their overlap would be upscaled
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
 CHANNELS = (1, 2, 3, 4)
 
@@ -99,7 +102,8 @@ class Upscaler:
     ) -> Iterator[NDArray[Any]]:
         """Upscale an image (H, W, C) as :meth:`__call__` does, to strips (n, W·s, C), from top to bottom.
 
-        Neither is in memory in floating point as a whole.
+        Neither is in memory in floating point as a whole. All strips are in the same memory: one is lost when the next
+        is asked for.
 
         Args:
             image: See there.
@@ -118,17 +122,21 @@ class Upscaler:
 
         height, width, channels = image.shape
         tiles = self._whole if height * width <= self._uncut else self._tiles
-        strip: NDArray[Any] = np.empty(0)
+        rows = max(STRIP // (width * channels * image.itemsize * self.scale**2), LEAST_ROWS)
+        buffer: NDArray[Any] | None = None
         with torch.no_grad():
-            for _, left, part in tiles.parts(cut, height, width):
-                if not part.isfinite().all():
+            for _, left, part in tiles.parts(cut, height, width, rows):
+                if not (part.amin().isfinite() and part.amax().isfinite()):  # NaN is both; aminmax would copy
                     raise UserError(f'{self.model}: its network makes values that are not finite')
                 pixels = part[0].clamp_(0, 1).permute(1, 2, 0)  # in place, as copies would be felt at x4
                 array = (pixels if white == 1 else pixels.mul_(white).round_()).numpy().astype(image.dtype)
-                if left == 0:
-                    strip = np.empty((len(array), width * self.scale, channels), image.dtype)
-                start = left * self.scale
-                strip[:, start : start + array.shape[1]] = array
+                if buffer is None:
+                    buffer = np.empty((len(array), width * self.scale, channels), image.dtype)
+                strip, start, end = buffer[: len(array)], left * self.scale, left * self.scale + array.shape[1]
+                strip[:, start:end] = array
                 progress(array.shape[0] * array.shape[1] // self.scale**2)
-                if start + array.shape[1] == strip.shape[1]:
+                del part, pixels, array
+                if tiles is self._tiles:
+                    return_freed_memory()  # or the next tile's blocks, of other sizes, would come on top
+                if end == strip.shape[1]:
                     yield strip

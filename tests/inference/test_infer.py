@@ -276,10 +276,11 @@ def test_no_pixel_is_lost_at_a_seam(run_program, tmp_path, scale, tile, dtype):
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='memory is limited by Linux')
-def test_memory_is_that_of_a_tile(run_program, tmp_path):
+@pytest.mark.parametrize('repeats', [(28, 42), (2, 417)])
+def test_memory_is_that_of_a_tile(run_program, tmp_path, repeats):
     write_nearest(tmp_path / 'nearest.onnx', 4)
-    # 33 MB that become 520 MB; in floating point they would be 2,081.
-    image = np.tile(noise(96, 96), (28, 42, 1))
+    # 33 MB that become 520 MB; in floating point they would be 2,081. The wide one's rows of square tiles have 369 MB.
+    image = np.tile(noise(96, 96), (*repeats, 1))
     assert cv2.imwrite(str(tmp_path / 'large.png'), image)
     ended = run_program('infer', '-i', 'large.png', '-o', 'out', '-m', 'nearest.onnx', cwd=tmp_path, memory=450 * 2**20)
     assert ended.code == 0, ended.err

@@ -91,6 +91,29 @@ def test_tiles_are_the_whole_image(tile, height, width):
     torch.testing.assert_close(tiled, network(lq), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize('rows', [3, 5, 64])
+@pytest.mark.parametrize(('height', 'width'), [(45, 38), (31, 140), (5, 70)])
+def test_low_tiles_are_the_wider_and_see_no_more(rows, height, width):
+    network, lq, side = edsr(2, 2), image(height, width), 16
+    overlap, areas = edsr_reach(2, 2), []
+
+    def seen(part: Tensor) -> Tensor:
+        areas.append(part.shape[2] * part.shape[3])
+        return network(part)
+
+    whole, strips = network(lq), {}
+    tiles = Tiles(seen, 2, side, overlap)
+    for top, left, part in tiles.parts(lambda rows, columns: lq[:, :, rows, columns], height, width, rows):
+        assert part.shape[2] <= 2 * min(rows, side)
+        strips.setdefault(top, []).append(part)
+        assert left == sum(part.shape[3] for part in strips[top][:-1]) // 2
+    made = torch.cat([torch.cat(strip, 3) for strip in strips.values()], 2)
+    torch.testing.assert_close(made, whole, rtol=0, atol=1e-5)
+    assert max(areas) <= (side + 2 * overlap) ** 2
+    if rows < side and width > 100:
+        assert max(part.shape[3] for strip in strips.values() for part in strip) > 2 * side
+
+
 def test_less_overlap_than_the_field_shows():
     network, lq = edsr(2, 2), image(45, 38)
     tiled = upscale_in_tiles(lq, network, 2, 16, 4)
