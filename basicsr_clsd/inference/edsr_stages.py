@@ -5,6 +5,7 @@ from typing import Any
 from basicsr.archs.edsr_arch import EDSR
 from torch import Tensor
 
+from basicsr_clsd.allocator import return_freed_memory
 from basicsr_clsd.inference.tiles import upscale_in_tiles
 
 TAIL_TILE = 64
@@ -34,6 +35,7 @@ def upscale_in_stages(network: EDSR, lq: Tensor, scale: int) -> Tensor:
     first = network.conv_first((lq - mean) * network.img_range)
     feature = network.conv_after_body(_body(network, first.clone())).add_(first)
     del first
+    return_freed_memory()  # the upsampler's blocks, of other sizes, would come on top of the trunk's
 
     def tail(part: Tensor) -> Tensor:
         return network.conv_last(network.upsample(part)).float()
