@@ -1,5 +1,6 @@
 """``infer.py`` on every kind of image, on folders with every kind of trouble, and when it is killed."""
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -234,17 +235,18 @@ def test_mistakes_are_told_in_a_line(model, run_program, tmp_path, arguments, me
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_network_of_nan_is_told(run_program, tmp_path):
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_a_network_whose_values_are_not_finite_is_told(run_program, tmp_path, value):
     import torch  # noqa: PLC0415
     from students import student  # noqa: PLC0415
 
     Image.fromarray(noise(4, 4)).save(tmp_path / 'a.png')
     state = student(0).state_dict()
-    state['conv_last.bias'][1] = torch.nan
-    torch.save(state, tmp_path / 'nan.pth')
-    ended = run_program('infer', '-m', 'nan.pth', '-i', 'a.png', '-o', 'out', cwd=tmp_path)
+    state['conv_last.bias'][1] = value
+    torch.save(state, tmp_path / 'wrong.pth')
+    ended = run_program('infer', '-m', 'wrong.pth', '-i', 'a.png', '-o', 'out', cwd=tmp_path)
     assert ended.code == 1
-    assert 'nan.pth: its network makes values that are not finite' in ended.err
+    assert 'wrong.pth: its network makes values that are not finite' in ended.err
     assert not list((tmp_path / 'out').iterdir())
 
 
