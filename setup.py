@@ -23,8 +23,9 @@ setup(
     description='Contrastive learning self-distillation (CLSD) for super-resolution, on BasicSR',
     packages=find_packages(include=['basicsr_clsd', 'basicsr_clsd.*']),
     package_data={
-        'basicsr_clsd.data': ['catalogues/*.yml'],
-        'basicsr_clsd.evaluation': ['paper.yml', 'page/*'],
+        'basicsr_clsd.prepare': ['catalogues/*.yml'],
+        'basicsr_clsd.reporting': ['paper.yml', 'page/*'],
+        'basicsr_clsd.model_zoo': ['*'],
     },
     python_requires='>=3.10',
     install_requires=[

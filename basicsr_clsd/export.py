@@ -7,7 +7,7 @@ from pathlib import Path
 if not __package__:  # run as a file: import this checkout's package, and nothing by the bare names of its modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr_clsd import command
+from basicsr_clsd import cli
 
 OPSET = 20
 EXTENSIONS = {'onnx': '.onnx', 'safetensors': '.safetensors', 'basicsr': '.pth', 'edsr-pytorch': '.pt'}
@@ -37,15 +37,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(arguments: argparse.Namespace, console: command.Console) -> None:
+def main(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Open the weights and write them in the format that was asked for."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.deploy.description import default_name, describe  # noqa: PLC0415
-    from basicsr_clsd.deploy.weight_files import write_basicsr, write_edsr_pytorch, write_safetensors  # noqa: PLC0415
+    from basicsr_clsd.deploy.writers import write_basicsr, write_edsr_pytorch, write_safetensors  # noqa: PLC0415
     from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
     from basicsr_clsd.errors import UserError  # noqa: PLC0415
-    from basicsr_clsd.files import check_writable  # noqa: PLC0415
-    from basicsr_clsd.inference.opening import model_file, open_weights  # noqa: PLC0415
+    from basicsr_clsd.inference.loader import model_file, open_weights  # noqa: PLC0415
+    from basicsr_clsd.runtime.files import check_writable  # noqa: PLC0415
 
     set_up_console(console).setLevel('WARNING')
     to_onnx = arguments.format == 'onnx'
@@ -84,4 +84,4 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
 
 if __name__ == '__main__':
     parsed = parse()
-    command.run(lambda console: main(parsed, console))
+    cli.run(lambda console: main(parsed, console))

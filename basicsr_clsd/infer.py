@@ -7,7 +7,7 @@ from pathlib import Path
 if not __package__:  # run as a file: import this checkout's package, and nothing by the bare names of its modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr_clsd import command
+from basicsr_clsd import cli
 from basicsr_clsd.errors import FAILURE
 
 
@@ -41,15 +41,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(arguments: argparse.Namespace, console: command.Console) -> None:
+def main(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Check everything, then upscale photo by photo."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
-    from basicsr_clsd.allocator import keep_freed_memory  # noqa: PLC0415
     from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
     from basicsr_clsd.errors import UserError  # noqa: PLC0415
+    from basicsr_clsd.images.writer import FORMATS  # noqa: PLC0415
     from basicsr_clsd.inference.folder import Run, plan  # noqa: PLC0415
-    from basicsr_clsd.inference.picture_file import FORMATS  # noqa: PLC0415
     from basicsr_clsd.inference.upscaler import Upscaler  # noqa: PLC0415
+    from basicsr_clsd.runtime.memory import keep_freed_memory  # noqa: PLC0415
 
     set_up_console(console).setLevel('WARNING')
     if arguments.tile is not None and arguments.tile < 0:
@@ -83,4 +83,4 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
 
 if __name__ == '__main__':
     parsed = parse()
-    command.run(lambda console: main(parsed, console))
+    cli.run(lambda console: main(parsed, console))

@@ -7,13 +7,13 @@ from pathlib import Path
 if not __package__:  # run as a file: import this checkout's package, and nothing by the bare names of its modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr_clsd import command
+from basicsr_clsd import cli
 
 
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Measure super-resolution networks on benchmark sets.')
-    command.add_common_arguments(parser)
+    cli.add_common_arguments(parser)
     parser.add_argument(
         '--checkpoints',
         nargs='+',
@@ -24,15 +24,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(arguments: argparse.Namespace, console: command.Console) -> None:
+def main(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Load and check the options, the weights and the data, and measure."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.config import check, load  # noqa: PLC0415
-    from basicsr_clsd.engine.build import build_dataset  # noqa: PLC0415
     from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
     from basicsr_clsd.errors import UserError  # noqa: PLC0415
     from basicsr_clsd.evaluation.benchmark import Benchmark  # noqa: PLC0415
-    from basicsr_clsd.evaluation.methods import build_methods, named_checkpoints  # noqa: PLC0415
+    from basicsr_clsd.evaluation.evaluated import build_methods, named_checkpoints  # noqa: PLC0415
+    from basicsr_clsd.registry import build_dataset  # noqa: PLC0415
 
     set_up_console(console)
     options = load(arguments.opt, arguments.force_yml)
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
     check(options, testing=True)
     if options.path.pretrain_network_g is None and not options.networks:
         raise UserError(f'{arguments.opt}: path.pretrain_network_g: missing; testing needs weights')
-    with command.processes(arguments, options, console) as processes:
+    with cli.processes(arguments, options, console) as processes:
         with processes.together():
             methods = build_methods(options)
             sets = processes.main_first(
@@ -59,4 +59,4 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
 
 if __name__ == '__main__':
     parsed = parse()
-    command.run(lambda console: main(parsed, console))
+    cli.run(lambda console: main(parsed, console))

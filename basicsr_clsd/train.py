@@ -8,7 +8,7 @@ from pathlib import Path
 if not __package__:  # run as a file: import this checkout's package, and nothing by the bare names of its modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr_clsd import command
+from basicsr_clsd import cli
 
 DEBUG_OVERRIDES = ('train:total_iter=8', 'val:val_freq=8', 'logger:print_freq=1', 'logger:use_tb_logger=false')
 
@@ -16,13 +16,13 @@ DEBUG_OVERRIDES = ('train:total_iter=8', 'val:val_freq=8', 'logger:print_freq=1'
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Train a super-resolution network.')
-    command.add_common_arguments(parser)
+    cli.add_common_arguments(parser)
     parser.add_argument('--auto_resume', action='store_true', help='go on from the newest state of this run, if any')
     parser.add_argument('--debug', action='store_true', help='8 iterations, every one logged, as NAME_debug')
     return parser.parse_args()
 
 
-def main(arguments: argparse.Namespace, console: command.Console) -> None:
+def main(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Load and check the options, build the run, train."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.config import check, load  # noqa: PLC0415
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
     check(options)
     # torchrun starts the processes of a run again when one of them was killed.
     restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0
-    with command.processes(arguments, options, console) as processes:
+    with cli.processes(arguments, options, console) as processes:
         with processes.together():
             trainer = Trainer(options, console, processes, arguments.auto_resume or restarted)
         trainer.run()
@@ -45,4 +45,4 @@ def main(arguments: argparse.Namespace, console: command.Console) -> None:
 
 if __name__ == '__main__':
     parsed = parse()
-    command.run(lambda console: main(parsed, console))
+    cli.run(lambda console: main(parsed, console))

@@ -12,19 +12,19 @@ from pathlib import Path
 if not __package__:  # run as a file: import this checkout's package, wherever the command is started
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr_clsd import command
+from basicsr_clsd import cli
 from basicsr_clsd.errors import FAILURE
 
 
-def main(arguments: argparse.Namespace, console: command.Console) -> None:
+def main(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Plan, run, and sum up."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     import basicsr_clsd.data  # noqa: PLC0415
     import basicsr_clsd.models  # noqa: F401, PLC0415  (registers what options name)
-    from basicsr_clsd.evaluation.ablation import locked, plan, read_set  # noqa: PLC0415
-    from basicsr_clsd.evaluation.ablation_runs import ANY, Runs  # noqa: PLC0415
-    from basicsr_clsd.evaluation.summary import summarize  # noqa: PLC0415
-    from basicsr_clsd.files import check_writable  # noqa: PLC0415
+    from basicsr_clsd.ablation.plan import locked, plan, read_set  # noqa: PLC0415
+    from basicsr_clsd.ablation.runs import ANY, Runs  # noqa: PLC0415
+    from basicsr_clsd.ablation.summary import summarize  # noqa: PLC0415
+    from basicsr_clsd.runtime.files import check_writable  # noqa: PLC0415
 
     chosen = read_set(arguments.set)
     jobs = plan(arguments.set, list(dict.fromkeys(arguments.seeds)), arguments.force_yml, arguments.force_test)
@@ -70,4 +70,4 @@ if __name__ == '__main__':
     parser.add_argument('--force_test', nargs='+', default=[], metavar=override, help='overrides for all tests')
     parser.add_argument('--dry-run', action='store_true', help='check everything, and list what there is to do')
     parsed = parser.parse_args()
-    command.run(lambda console: main(parsed, console))
+    cli.run(lambda console: main(parsed, console))

@@ -11,23 +11,23 @@ from pathlib import Path
 if not __package__:  # run as a file: import this checkout's package, wherever the command is started
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr_clsd import command
+from basicsr_clsd import cli
 
 
-def main(arguments: argparse.Namespace, console: command.Console) -> None:
+def main(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Read, compare, print and write."""
     # Imported here so that --help and a mistyped argument need not wait.
-    from basicsr_clsd.evaluation import table_text  # noqa: PLC0415
-    from basicsr_clsd.evaluation.comparison import compare  # noqa: PLC0415
     from basicsr_clsd.evaluation.results import read_all  # noqa: PLC0415
-    from basicsr_clsd.files import check_writable  # noqa: PLC0415
+    from basicsr_clsd.reporting.comparison import compare  # noqa: PLC0415
+    from basicsr_clsd.reporting.tables import print_tables, write_tables  # noqa: PLC0415
+    from basicsr_clsd.runtime.files import check_writable  # noqa: PLC0415
 
     tables = compare(read_all(arguments.results), arguments.baseline, arguments.paper, arguments.metrics)
     if arguments.output:
         check_writable(arguments.output)
-    table_text.print_tables(tables, console)
+    print_tables(tables, console)
     if arguments.output:
-        table_text.write_tables(tables, arguments.output)
+        write_tables(tables, arguments.output)
         console.print(f'Markdown, LaTeX and CSV: {arguments.output}', markup=False)
 
 
@@ -39,4 +39,4 @@ if __name__ == '__main__':
     parser.add_argument('--metrics', nargs='+', metavar='METRIC', help='default: all that all results have')
     parser.add_argument('-o', '--output', type=Path, metavar='DIR', help='write comparison.md, .tex and .csv there')
     parsed = parser.parse_args()
-    command.run(lambda console: main(parsed, console))
+    cli.run(lambda console: main(parsed, console))

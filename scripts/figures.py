@@ -10,16 +10,16 @@ from pathlib import Path
 if not __package__:  # run as a file: import this checkout's package, wherever the command is started
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr_clsd import command
+from basicsr_clsd import cli
 from basicsr_clsd.errors import UserError, suggest
 
 # What the subcommands do is imported when one runs, so that --help and a mistyped argument need not wait.
 
 
-def save(figure, arguments: argparse.Namespace, console: command.Console) -> None:  # noqa: ANN001
+def save(figure, arguments: argparse.Namespace, console: cli.Console) -> None:  # noqa: ANN001
     """Write a figure and say where it is."""
-    from basicsr_clsd.evaluation.figures import save_figure  # noqa: PLC0415
-    from basicsr_clsd.files import check_writable  # noqa: PLC0415
+    from basicsr_clsd.reporting.figures import save_figure  # noqa: PLC0415
+    from basicsr_clsd.runtime.files import check_writable  # noqa: PLC0415
 
     check_writable(arguments.output.absolute().parent)
     for path in save_figure(figure, arguments.output, arguments.dpi):
@@ -28,8 +28,8 @@ def save(figure, arguments: argparse.Namespace, console: command.Console) -> Non
 
 def read_groups(arguments: argparse.Namespace) -> list:
     """Methods of the results that the command line names; ``--set`` must be one of their sets."""
-    from basicsr_clsd.evaluation.groups import group  # noqa: PLC0415
     from basicsr_clsd.evaluation.results import read_all  # noqa: PLC0415
+    from basicsr_clsd.reporting.groups import group  # noqa: PLC0415
 
     groups = group(read_all(arguments.results))
     known = {name for each in groups for tested in each.tested for name in tested.sets}
@@ -46,19 +46,19 @@ def of_scale(found: list, scale: int | None) -> list:
     return [each for each in found if scale in (None, each.scale)]
 
 
-def curves(arguments: argparse.Namespace, console: command.Console) -> None:
+def curves(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Draw a metric of the validations, or the loss terms, of several runs."""
-    from basicsr_clsd.evaluation.figures import loss_curves, validation_curves  # noqa: PLC0415
-    from basicsr_clsd.evaluation.training_run import read_training  # noqa: PLC0415
+    from basicsr_clsd.reporting.figures import loss_curves, validation_curves  # noqa: PLC0415
+    from basicsr_clsd.reporting.runs import read_training  # noqa: PLC0415
 
     runs = [read_training(folder) for folder in arguments.experiments]
     figure = loss_curves(runs) if arguments.losses else validation_curves(runs, arguments.metric)
     save(figure, arguments, console)
 
 
-def head_blocks(arguments: argparse.Namespace, console: command.Console) -> None:
+def head_blocks(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Draw PSNR against the number of the heads' residual blocks."""
-    from basicsr_clsd.evaluation.figures import head_blocks  # noqa: PLC0415
+    from basicsr_clsd.reporting.figures import head_blocks  # noqa: PLC0415
 
     figure = head_blocks(read_groups(arguments), arguments.set)
     if figure is None:
@@ -68,9 +68,9 @@ def head_blocks(arguments: argparse.Namespace, console: command.Console) -> None
     save(figure, arguments, console)
 
 
-def cost(arguments: argparse.Namespace, console: command.Console) -> None:
+def cost(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Draw PSNR against parameters, multiply-adds or latency."""
-    from basicsr_clsd.evaluation.figures import cost  # noqa: PLC0415
+    from basicsr_clsd.reporting.figures import cost  # noqa: PLC0415
 
     groups = of_scale(read_groups(arguments), arguments.scale)
     figure = cost(groups, arguments.against, arguments.set or next(iter(groups[0].tested[0].sets)))
@@ -79,13 +79,13 @@ def cost(arguments: argparse.Namespace, console: command.Console) -> None:
     save(figure, arguments, console)
 
 
-def crops(arguments: argparse.Namespace, console: command.Console) -> None:
+def crops(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Draw crops of one image by every method."""
-    from basicsr_clsd.evaluation.crop_figure import crop_figure  # noqa: PLC0415
-    from basicsr_clsd.evaluation.crops import Box, most_different  # noqa: PLC0415
-    from basicsr_clsd.evaluation.groups import group, named_tests  # noqa: PLC0415
     from basicsr_clsd.evaluation.results import read_all  # noqa: PLC0415
-    from basicsr_clsd.evaluation.viewed_images import HR, LR, scenes  # noqa: PLC0415
+    from basicsr_clsd.reporting.crop_figure import crop_figure  # noqa: PLC0415
+    from basicsr_clsd.reporting.crops import Box, most_different  # noqa: PLC0415
+    from basicsr_clsd.reporting.groups import group, named_tests  # noqa: PLC0415
+    from basicsr_clsd.reporting.viewed_images import HR, LR, scenes  # noqa: PLC0415
 
     found = scenes(named_tests(group(read_all(arguments.results))))
     if not found:
@@ -161,4 +161,4 @@ def parse() -> argparse.Namespace:
 
 if __name__ == '__main__':
     parsed = parse()
-    command.run(lambda console: parsed.draw(parsed, console))
+    cli.run(lambda console: parsed.draw(parsed, console))

@@ -19,10 +19,10 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import skimage.data  # noqa: E402
 
-from basicsr_clsd.data.matlab_resize import matlab_resize  # noqa: E402
-from basicsr_clsd.evaluation.evaluate import bicubic  # noqa: E402
-from basicsr_clsd.evaluation.pictures import Comparison  # noqa: E402
-from basicsr_clsd.files import write_image  # noqa: E402
+from basicsr_clsd.evaluation.metrics import bicubic  # noqa: E402
+from basicsr_clsd.images.matlab_resize import matlab_resize  # noqa: E402
+from basicsr_clsd.reporting.pictures import Comparison  # noqa: E402
+from basicsr_clsd.runtime.files import write_image  # noqa: E402
 
 SCALE = 2
 

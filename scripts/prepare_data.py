@@ -12,7 +12,7 @@ from pathlib import Path
 if not __package__:  # run as a file: import this checkout's package, wherever the command is started
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr_clsd import command
+from basicsr_clsd import cli
 from basicsr_clsd.errors import FAILURE, UserError
 
 PATCH = 48  # LR pixels: what the shipped options cut
@@ -64,7 +64,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         '--catalogue',
         type=Path,
         metavar='YAML',
-        help='names, sizes and checksums of other archives, as basicsr_clsd/data/catalogues has them',
+        help='names, sizes and checksums of other archives, as basicsr_clsd/prepare/catalogues has them',
     )
 
 
@@ -88,8 +88,8 @@ def add_div2k(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]')
     add_source(parser)
     add_form(parser)
 
-    def run(arguments: argparse.Namespace, console: command.Console) -> None:
-        from basicsr_clsd.data import div2k  # noqa: PLC0415
+    def run(arguments: argparse.Namespace, console: cli.Console) -> None:
+        from basicsr_clsd.prepare import div2k  # noqa: PLC0415
 
         catalogue = div2k.load_catalogue(arguments.catalogue, arguments.mirror)
         div2k.prepare(catalogue, arguments.root, arguments.scales, arguments.storage, arguments.archives, console)
@@ -105,8 +105,8 @@ def add_benchmarks(subparsers: 'argparse._SubParsersAction[argparse.ArgumentPars
     add_root(parser)
     add_source(parser)
 
-    def run(arguments: argparse.Namespace, console: command.Console) -> None:
-        from basicsr_clsd.data import benchmark_sets  # noqa: PLC0415
+    def run(arguments: argparse.Namespace, console: cli.Console) -> None:
+        from basicsr_clsd.prepare import benchmark_sets  # noqa: PLC0415
 
         catalogue = benchmark_sets.load_catalogue(arguments.catalogue, arguments.mirror)
         benchmark_sets.prepare(catalogue, arguments.root, arguments.archives, console)
@@ -146,9 +146,9 @@ def add_folder(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
         help='leave out photos with a side below this (default: 48 times the largest scale, the patch of the options)',
     )
 
-    def run(arguments: argparse.Namespace, console: command.Console) -> None:
+    def run(arguments: argparse.Namespace, console: cli.Console) -> None:
         from basicsr_clsd.config.paths import located  # noqa: PLC0415
-        from basicsr_clsd.data.photo_set import Rules, prepare  # noqa: PLC0415
+        from basicsr_clsd.prepare.photo_set import Rules, prepare  # noqa: PLC0415
 
         scales = tuple(sorted(set(arguments.scales)))
         rules = Rules(
@@ -187,9 +187,9 @@ def add_check(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]')
     parser.add_argument('--patch', type=positive, metavar='N', help='tell HR images too small for patches of this side')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the list there too')
 
-    def run(arguments: argparse.Namespace, console: command.Console) -> None:
-        from basicsr_clsd.data.check_sets import check_sets  # noqa: PLC0415
-        from basicsr_clsd.files import check_writable, write_text  # noqa: PLC0415
+    def run(arguments: argparse.Namespace, console: cli.Console) -> None:
+        from basicsr_clsd.prepare.checks.sets import check_sets  # noqa: PLC0415
+        from basicsr_clsd.runtime.files import check_writable, write_text  # noqa: PLC0415
 
         if arguments.json:
             if not arguments.json.parent.is_dir():
@@ -222,11 +222,11 @@ def add_subimages(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParse
         help="cut a last one at the edge if more pixels than this are left; BasicSR's thresh_size (default: 0)",
     )
 
-    def run(arguments: argparse.Namespace, console: command.Console) -> None:
+    def run(arguments: argparse.Namespace, console: cli.Console) -> None:
         from basicsr_clsd.config.paths import located  # noqa: PLC0415
-        from basicsr_clsd.data.paired_stores import PairedStores  # noqa: PLC0415
-        from basicsr_clsd.data.set_layout import given_paths  # noqa: PLC0415
-        from basicsr_clsd.data.subimages import Grid, cut_subimages  # noqa: PLC0415
+        from basicsr_clsd.prepare.layout import given_paths  # noqa: PLC0415
+        from basicsr_clsd.prepare.pairs import PairedStores  # noqa: PLC0415
+        from basicsr_clsd.prepare.subimages import Grid, cut_subimages  # noqa: PLC0415
 
         grid = Grid(arguments.size, arguments.step, arguments.rest)
         cut_subimages(PairedStores(given_paths(arguments.source)), located(arguments.out), grid, console)
@@ -245,11 +245,11 @@ def add_lmdb(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
     )
     parser.add_argument('--raw', action='store_true', help='raw pixels: larger, and patches are read without decoding')
 
-    def run(arguments: argparse.Namespace, console: command.Console) -> None:
+    def run(arguments: argparse.Namespace, console: cli.Console) -> None:
         from basicsr_clsd.config.paths import located  # noqa: PLC0415
-        from basicsr_clsd.data.paired_stores import PairedStores, build_lmdbs  # noqa: PLC0415
-        from basicsr_clsd.data.preparation import bar  # noqa: PLC0415
-        from basicsr_clsd.data.set_layout import given_paths  # noqa: PLC0415
+        from basicsr_clsd.prepare.layout import given_paths  # noqa: PLC0415
+        from basicsr_clsd.prepare.pairs import PairedStores, build_lmdbs  # noqa: PLC0415
+        from basicsr_clsd.prepare.workspace import bar  # noqa: PLC0415
 
         folder = None if arguments.out is None else located(arguments.out)
         for sources in [PairedStores(given_paths(text)) for text in arguments.sources]:
@@ -267,7 +267,7 @@ def main() -> None:
     for add in (add_div2k, add_benchmarks, add_folder, add_check, add_subimages, add_lmdb):
         add(subparsers)
     arguments = parser.parse_args()
-    command.run(lambda console: arguments.run(arguments, console))
+    cli.run(lambda console: arguments.run(arguments, console))
 
 
 if __name__ == '__main__':

@@ -12,17 +12,17 @@ from pathlib import Path
 if not __package__:  # run as a file: import this checkout's package, wherever the command is started
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr_clsd import command
+from basicsr_clsd import cli
 from basicsr_clsd.errors import UserError
 
 MIB = 2**20
 
 
-def main(arguments: argparse.Namespace, console: command.Console) -> None:
+def main(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Read everything, make the page, and write it."""
     # Imported here so that --help and a mistyped argument need not wait.
-    from basicsr_clsd.evaluation.html_report import read_sources, report_page  # noqa: PLC0415
-    from basicsr_clsd.files import check_writable, write_text  # noqa: PLC0415
+    from basicsr_clsd.reporting.html import read_sources, report_page  # noqa: PLC0415
+    from basicsr_clsd.runtime.files import check_writable, write_text  # noqa: PLC0415
 
     output = arguments.output
     if output.is_dir() or output.suffix.lower() not in ('.html', '.htm'):
@@ -60,4 +60,4 @@ if __name__ == '__main__':
         '--embed', type=size, default=32, metavar='MIB', help='embed pictures up to so many MiB (default: 32)'
     )
     parsed = parser.parse_args()
-    command.run(lambda console: main(parsed, console))
+    cli.run(lambda console: main(parsed, console))

@@ -19,6 +19,8 @@ import pytest
 import torch
 import yaml
 
+pytest_plugins = ('helpers.benchmarks', 'helpers.data_command', 'helpers.tiny_models')
+
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))  # the tests are of this checkout, whatever is installed
 
@@ -180,7 +182,7 @@ class CommandServer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, str(REPO / 'tests' / 'command_server.py'), *IMPORTED_BY_COMMANDS],
+            [sys.executable, str(REPO / 'tests' / 'helpers' / 'command_server.py'), *IMPORTED_BY_COMMANDS],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

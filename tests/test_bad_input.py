@@ -17,9 +17,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from basicsr_clsd.command import run
+from basicsr_clsd.cli import run
 from basicsr_clsd.errors import NonFiniteLossError, UserError
-from basicsr_clsd.models.weights import load_weights
+from basicsr_clsd.networks.weights import load_weights
 
 Overrides = list[str]
 TEST = 'test'

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basicsr_clsd.archs.dry_run import DryRun
-from basicsr_clsd.archs.feature_taps import FEATURE_DIMS, INPUT, ROW_BY_ROW, as_map
+from basicsr_clsd.archs.probe import DryRun
+from basicsr_clsd.archs.taps import FEATURE_DIMS, INPUT, ROW_BY_ROW, as_map
 from basicsr_clsd.errors import UserError
 
 # Sides of the LR image in units of the trunk's: some networks fold the LR image, or an HR one, before the trunk.

@@ -4,10 +4,10 @@ import logging
 import os
 from pathlib import Path
 
-from basicsr_clsd.data.image_file import stem
-from basicsr_clsd.data.image_store import FolderStore, ImageStore, open_store
-from basicsr_clsd.data.lmdb_store import RAW, Kind, read_records
+from basicsr_clsd.data.lmdb import RAW, Kind, read_records
+from basicsr_clsd.data.stores import FolderStore, ImageStore, open_store
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.images.codec import stem
 
 
 def open_fastest(root: str | Path) -> ImageStore:
@@ -18,7 +18,7 @@ def open_fastest(root: str | Path) -> ImageStore:
     and a warning logged.
 
     Raises:
-        UserError: See :func:`~basicsr_clsd.data.image_store.open_store`.
+        UserError: See :func:`~basicsr_clsd.data.stores.open_store`.
     """
     store = open_store(root)
     path = store.root if store.root.name else Path(os.path.abspath(root))  # '.' has no name

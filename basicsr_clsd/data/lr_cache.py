@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from basicsr_clsd.data.image_store import FolderStore
-from basicsr_clsd.data.matlab_resize import matlab_resize
+from basicsr_clsd.data.stores import FolderStore
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.files import write_image, write_text
+from basicsr_clsd.images.matlab_resize import matlab_resize
+from basicsr_clsd.runtime.files import write_image, write_text
 
 MANIFEST = 'made_from.json'
 

@@ -14,13 +14,13 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize
 
 from basicsr_clsd.config.paths import located
-from basicsr_clsd.data.image_file import stem
-from basicsr_clsd.data.image_store import FolderStore, ImageStore, open_store
+from basicsr_clsd.data.lmdb import LmdbStore, RawLmdbStore
 from basicsr_clsd.data.lmdb_beside import open_fastest
-from basicsr_clsd.data.lmdb_store import LmdbStore, RawLmdbStore
 from basicsr_clsd.data.lr_cache import default_cache, make_lr
 from basicsr_clsd.data.patches import Image, PatchBatch, RandomNumbers, draw_patch, turned
+from basicsr_clsd.data.stores import FolderStore, ImageStore, open_store
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.images.codec import stem
 
 Pair = tuple[str, str]
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from basicsr_clsd.data.matlab_resize import matlab_resize
-from basicsr_clsd.data.photos import find_photos, read_photo
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.images.matlab_resize import matlab_resize
+from basicsr_clsd.images.photo import find_photos, read_photo
 
 Upscale = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 SIDE = 128  # LR pixels of a photo's middle that are looked at

@@ -7,8 +7,8 @@ from pathlib import Path
 import basicsr_clsd
 from basicsr_clsd.inference.checkpoint_origin import experiment_of, training_of
 from basicsr_clsd.inference.deployed_network import DeployedNetwork
+from basicsr_clsd.inference.loader import NETWORK
 from basicsr_clsd.inference.onnx_network import REACH
-from basicsr_clsd.inference.opening import NETWORK
 
 THOUSAND = 1000
 

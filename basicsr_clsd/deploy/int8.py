@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from basicsr_clsd.deploy.calibration import Calibration, Sample, mean_psnr
-from basicsr_clsd.deploy.onnx_export import INPUT, runner
+from basicsr_clsd.deploy.onnx import INPUT, runner
 
 # Of the values of a tensor, in %, those that the 8 bits reach; the few beyond are clipped, which costs less than the
 # coarser steps that they would take.
@@ -48,7 +48,7 @@ def quantise(model: Any, calibration: Calibration, scale: int, say: Callable[[st
     stay in float, else each of them would be rounded anew.
 
     Args:
-        model: fp32, input and output as :func:`~basicsr_clsd.deploy.onnx_export.onnx_model` makes them.
+        model: fp32, input and output as :func:`~basicsr_clsd.deploy.onnx.onnx_model` makes them.
         calibration: The photos.
         scale: Super-resolution factor.
         say: Is told each choice in a line.

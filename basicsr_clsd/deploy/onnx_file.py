@@ -8,9 +8,9 @@ from rich.console import Console
 
 from basicsr_clsd.deploy.calibration import read_calibration
 from basicsr_clsd.deploy.int8 import quantise
-from basicsr_clsd.deploy.onnx_export import HALF_TOLERANCE, check, in_half_precision, onnx_model, require, set_header
-from basicsr_clsd.files import write_bytes
+from basicsr_clsd.deploy.onnx import HALF_TOLERANCE, check, in_half_precision, onnx_model, require, set_header
 from basicsr_clsd.inference.deployed_network import DeployedNetwork
+from basicsr_clsd.runtime.files import write_bytes
 
 
 def write_onnx(  # noqa: PLR0913

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.files import save
-from basicsr_clsd.models.weights import read_file
+from basicsr_clsd.networks.weights import read_file
+from basicsr_clsd.runtime.files import save
 
 VERSION = 2
 KEYS = frozenset({'version', 'iter', 'model', 'random', 'best', 'options', 'world'})

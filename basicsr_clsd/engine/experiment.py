@@ -20,7 +20,7 @@ from basicsr_clsd import __version__
 from basicsr_clsd.config import Options, write_resolved
 from basicsr_clsd.config.paths import output_root
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.files import check_writable, set_aside, write_text
+from basicsr_clsd.runtime.files import check_writable, set_aside, write_text
 
 Curves = SummaryWriter
 

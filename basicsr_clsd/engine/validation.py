@@ -8,10 +8,10 @@ from pathlib import Path
 
 from basicsr_clsd.config import Options
 from basicsr_clsd.data import PairedDataset
-from basicsr_clsd.distributed import Processes
-from basicsr_clsd.evaluation.evaluate import Image, Sample, Scores, joined, measure, upscaled
-from basicsr_clsd.files import write_image
+from basicsr_clsd.evaluation.metrics import Image, Sample, Scores, joined, measure, upscaled
 from basicsr_clsd.models import SupervisedModel
+from basicsr_clsd.runtime.distributed import Processes
+from basicsr_clsd.runtime.files import write_image
 
 Results = dict[str, dict[str, float]]
 

@@ -9,15 +9,15 @@ from rich.progress import track
 from basicsr_clsd.config import Options, write_resolved
 from basicsr_clsd.config.paths import output_root
 from basicsr_clsd.data.paired_dataset import PairedDataset, check_decodable
-from basicsr_clsd.distributed import Processes
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.complexity import Complexity
-from basicsr_clsd.evaluation.evaluate import Image, Scores, bicubic, joined, measure, upscaled
-from basicsr_clsd.evaluation.methods import BICUBIC, Method
-from basicsr_clsd.evaluation.pictures import Comparison
+from basicsr_clsd.evaluation.evaluated import BICUBIC, Method
+from basicsr_clsd.evaluation.metrics import Image, Scores, bicubic, joined, measure, upscaled
 from basicsr_clsd.evaluation.report import Report, describe, protocol_name
-from basicsr_clsd.files import check_writable, set_aside, write_image
 from basicsr_clsd.inference.tiles import Tiling
+from basicsr_clsd.reporting.pictures import Comparison
+from basicsr_clsd.runtime.distributed import Processes
+from basicsr_clsd.runtime.files import check_writable, set_aside, write_image
 
 
 class Benchmark:

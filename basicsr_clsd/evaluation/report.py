@@ -15,8 +15,8 @@ from rich.text import Text
 from basicsr_clsd.config import Options
 from basicsr_clsd.config.protocols import CUSTOM, name_of
 from basicsr_clsd.evaluation.complexity import Complexity
-from basicsr_clsd.evaluation.evaluate import Scores
-from basicsr_clsd.files import write_text
+from basicsr_clsd.evaluation.metrics import Scores
+from basicsr_clsd.runtime.files import write_text
 
 VERSION = 1
 DIGITS = {'ssim': 4, 'lpips': 4, 'dists': 4}

@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from basicsr_clsd.data.matlab_resize import matlab_resize
-from basicsr_clsd.inference.picture import GRAY, GRAY_ALPHA, RGB, RGBA
+from basicsr_clsd.images.matlab_resize import matlab_resize
+from basicsr_clsd.images.picture import GRAY, GRAY_ALPHA, RGB, RGBA
 from basicsr_clsd.inference.tiles import Upscale
 
 Alpha = Literal['network', 'bicubic']

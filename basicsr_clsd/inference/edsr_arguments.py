@@ -8,7 +8,7 @@ import torch
 from basicsr.archs.edsr_arch import EDSR
 from torch import Tensor
 
-from basicsr_clsd.models.edsr_pytorch import has_edsr_pytorch_names, renamed
+from basicsr_clsd.networks.edsr_pytorch import has_edsr_pytorch_names, renamed
 
 RGB_CHANNELS = 3
 STAGES = {4: 2, 9: 3}  # channels that a stage of the upsampler makes of one: its factor

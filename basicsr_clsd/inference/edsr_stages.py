@@ -5,8 +5,8 @@ from typing import Any
 from basicsr.archs.edsr_arch import EDSR
 from torch import Tensor
 
-from basicsr_clsd.allocator import return_freed_memory
 from basicsr_clsd.inference.tiles import upscale_in_tiles
+from basicsr_clsd.runtime.memory import return_freed_memory
 
 TAIL_TILE = 64
 TAIL_REACH = 2  # LR pixels: one for the upsampler's first convolution, less than one for all that follow

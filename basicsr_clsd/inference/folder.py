@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from basicsr_clsd.data.photos import find_photos
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.files import check_free, check_writable
-from basicsr_clsd.inference.picture import read_header, read_picture
-from basicsr_clsd.inference.picture_file import FORMATS, check_format, write_picture
+from basicsr_clsd.images.photo import find_photos
+from basicsr_clsd.images.picture import read_header, read_picture
+from basicsr_clsd.images.writer import FORMATS, check_format, write_picture
 from basicsr_clsd.inference.upscaler import Upscaler
+from basicsr_clsd.runtime.files import check_free, check_writable
 
 MEGA = 1e6
 LEAST_COMPRESSED = 0.02  # of the pixels' bytes; a photo takes ten times as much

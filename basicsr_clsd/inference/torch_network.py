@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from basicsr_clsd.config import Options
 from basicsr_clsd.config.check import registered
 from basicsr_clsd.models import SupervisedModel
-from basicsr_clsd.models.weights import student_state
+from basicsr_clsd.networks.weights import student_state
 
 FLOPS_OF_A_MAC = 2
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from basicsr_clsd.allocator import return_freed_memory
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.inference.channels import Alpha, for_any_channels
-from basicsr_clsd.inference.opening import open_network
-from basicsr_clsd.inference.self_ensemble import self_ensemble
+from basicsr_clsd.inference.loader import open_network
 from basicsr_clsd.inference.tiles import Tiles
+from basicsr_clsd.inference.transforms import self_ensemble
+from basicsr_clsd.runtime.memory import return_freed_memory
 
 EDSR_TILE = 512  # its memory hardly depends on the scale
 OUTPUT_TILE = 768  # side of other networks' tiles in pixels of the output, which decides on their memory

@@ -5,10 +5,10 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_clsd.config.schema import Train
-from basicsr_clsd.distributed import gather_batch
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.losses import ContrastiveLoss
 from basicsr_clsd.models.supervised_model import SupervisedModel
+from basicsr_clsd.runtime.distributed import gather_batch
 
 
 @MODEL_REGISTRY.register()

@@ -8,15 +8,15 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_clsd.archs.feature_taps import FeatureTaps
+from basicsr_clsd.archs.taps import FeatureTaps
 from basicsr_clsd.config.check import registered
 from basicsr_clsd.config.components import DistillationTerm
 from basicsr_clsd.config.schema import Train
 from basicsr_clsd.errors import FAULTS, UserError
 from basicsr_clsd.losses import DistillationLoss, Outputs
-from basicsr_clsd.models.networks import trial_image
 from basicsr_clsd.models.supervised_model import SupervisedModel
 from basicsr_clsd.models.teacher import Tapped, Teacher, first_output
+from basicsr_clsd.networks.build import trial_image
 
 KEY = 'train.distill_opt'
 

@@ -19,9 +19,9 @@ from basicsr_clsd.config.check import OPTIMIZERS, SCHEDULERS
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options, Train
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.models.networks import build, placed, try_out
 from basicsr_clsd.models.stepper import Stepper
-from basicsr_clsd.models.weights import load_weights, student_state
+from basicsr_clsd.networks.build import build, placed, try_out
+from basicsr_clsd.networks.weights import load_weights, student_state
 
 # Parameters that are not the trunk's: of heads, and what BasicSR's archs call the upsampler and what follows it.
 NO_TRUNK = ('heads.', 'upsample', 'upconv', 'conv_up', 'conv_hr', 'conv_last', 'conv_before_upsample')

@@ -5,13 +5,13 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from basicsr_clsd.archs.feature_taps import FeatureTaps
+from basicsr_clsd.archs.taps import FeatureTaps
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.models.networks import build, placed, try_out
 from basicsr_clsd.models.stepper import autocast
-from basicsr_clsd.models.weights import load_weights
+from basicsr_clsd.networks.build import build, placed, try_out
+from basicsr_clsd.networks.weights import load_weights
 
 Tapped = tuple[Tensor, dict[str, Tensor]]
 

@@ -11,7 +11,7 @@ from basicsr.archs.edsr_arch import EDSR
 import basicsr_clsd.data  # noqa: F401  (registers what the options name)
 import basicsr_clsd.models  # noqa: F401
 from basicsr_clsd.config import Options, check, load
-from basicsr_clsd.models.networks import build
+from basicsr_clsd.networks.build import build
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options'
 SETS = ('table5', 'fig3')  # sets of trainings for scripts/ablate.py
@@ -229,7 +229,7 @@ def test_small_training_with_a_teacher_is_the_same_method_on_a_small_scale(metho
     trained = options.network_teacher.as_dict()
     assert trained.pop('res_scale') == 1  # EDSR's own default
     assert trained == teacher.network_g.as_dict()
-    assert options.path.pretrain_network_teacher == f'model_zoo/{teacher.name}.pth'
+    assert options.path.pretrain_network_teacher == f'basicsr_clsd/model_zoo/{teacher.name}.pth'
     taps = {'teacher_taps': TAPS['student_taps']}  # the small teacher has as many blocks as the student
     small = [{**term, **(taps if term['teacher_taps'] else {})} for term in DISTILLED[method]['distill_opt']]
     assert losses(options) == {**DISTILLED[method], 'distill_opt': small}

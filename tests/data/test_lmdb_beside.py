@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from basicsr_clsd.data.image_store import FolderStore
+from basicsr_clsd.data.lmdb import RawLmdbStore
 from basicsr_clsd.data.lmdb_beside import open_fastest
-from basicsr_clsd.data.lmdb_build import build_png_lmdb, build_raw_lmdb
-from basicsr_clsd.data.lmdb_store import RawLmdbStore
+from basicsr_clsd.data.stores import FolderStore
+from basicsr_clsd.prepare.lmdb_build import build_png_lmdb, build_raw_lmdb
 
 
 @pytest.fixture

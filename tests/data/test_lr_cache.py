@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from basicsr_clsd.data import PairedDataset
-from basicsr_clsd.data.image_store import FolderStore
 from basicsr_clsd.data.lr_cache import default_cache, make_lr
-from basicsr_clsd.data.matlab_resize import matlab_resize
+from basicsr_clsd.data.stores import FolderStore
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.images.matlab_resize import matlab_resize
 
 LONG_AGO = 1_000_000_000
 

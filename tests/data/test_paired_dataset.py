@@ -14,10 +14,10 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 
 from basicsr_clsd.data import PairedDataset
-from basicsr_clsd.data.image_store import FolderStore
-from basicsr_clsd.data.lmdb_build import build_raw_lmdb
 from basicsr_clsd.data.paired_dataset import check_decodable
+from basicsr_clsd.data.stores import FolderStore
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.prepare.lmdb_build import build_raw_lmdb
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
-from students import ARGUMENTS, edsr_pytorch_weights, student
+from helpers.students import ARGUMENTS, edsr_pytorch_weights, student
 
 from basicsr_clsd import Upscaler
-from basicsr_clsd.data.photos import read_photo
+from basicsr_clsd.images.photo import read_photo
 from basicsr_clsd.inference.onnx_network import OnnxNetwork
 
 onnx = pytest.importorskip('onnx')

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from basicsr_clsd.data.image_store import FolderStore
-from basicsr_clsd.data.lmdb_build import build_png_lmdb, build_raw_lmdb
+from basicsr_clsd.data.stores import FolderStore
+from basicsr_clsd.prepare.lmdb_build import build_png_lmdb, build_raw_lmdb
 
 WORKERS = 'datasets:train:num_worker_per_gpu=2'
 

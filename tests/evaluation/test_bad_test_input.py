@@ -3,7 +3,7 @@
 import pytest
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
-from students import student, write_onnx
+from helpers.students import student, write_onnx
 
 
 @pytest.fixture

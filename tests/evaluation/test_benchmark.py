@@ -22,9 +22,9 @@ import basicsr_clsd
 from basicsr_clsd.archs import EDSRHeads
 from basicsr_clsd.config import load
 from basicsr_clsd.config.components import Metric
-from basicsr_clsd.evaluation.crops import most_detailed
-from basicsr_clsd.evaluation.evaluate import Scores, bicubic, measure
+from basicsr_clsd.evaluation.metrics import Scores, bicubic, measure
 from basicsr_clsd.evaluation.report import Report
+from basicsr_clsd.reporting.crops import most_detailed
 
 EDSR_ARGUMENTS = {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 2}
 PROTOCOL = {

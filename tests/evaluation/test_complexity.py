@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from students import ARGUMENTS
+from helpers.students import ARGUMENTS
 
 from basicsr_clsd.config import Options
 from basicsr_clsd.evaluation.complexity import lr_shape, measure_cost
-from basicsr_clsd.evaluation.methods import Method
+from basicsr_clsd.evaluation.evaluated import Method
 from basicsr_clsd.inference.torch_network import TorchNetwork
 
 

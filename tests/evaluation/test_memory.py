@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from students import ARGUMENTS, student
+from helpers.students import ARGUMENTS, student
 
 WIDE = {'num_feat': 64}
 ROOM = 448 * 2**20  # of the whole image, 256 channels at 500x500 pixels take 244 MiB, and shuffled 244 more

@@ -8,13 +8,13 @@ import types
 import numpy as np
 import pytest
 import torch
-from students import ARGUMENTS
+from helpers.students import ARGUMENTS
 
 from basicsr_clsd.config import Options, check
 from basicsr_clsd.config.components import Metric
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation import perceptual
-from basicsr_clsd.evaluation.evaluate import measure
+from basicsr_clsd.evaluation.metrics import measure
 
 LPIPS = {'type': 'calculate_pyiqa', 'metric': 'lpips', 'crop_border': 2, 'better': 'lower'}
 

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from students import ARGUMENTS, student
+from helpers.students import ARGUMENTS, student
 
 from basicsr_clsd.config import Options, check, load, write_resolved
 from basicsr_clsd.config.protocols import name_of
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.evaluation.evaluate import measure
+from basicsr_clsd.evaluation.metrics import measure
 from basicsr_clsd.evaluation.report import describe, protocol_name
 
 NIQE = {'type': 'calculate_niqe', 'crop_border': 2}

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from students import student
+from helpers.students import student
 
-from basicsr_clsd.files import save
+from basicsr_clsd.runtime.files import save
 
 
 @pytest.fixture(scope='session')

@@ -238,7 +238,7 @@ def test_mistakes_are_told_in_a_line(model, run_program, tmp_path, arguments, me
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
 def test_a_network_whose_values_are_not_finite_is_told(run_program, tmp_path, value):
     import torch  # noqa: PLC0415
-    from students import student  # noqa: PLC0415
+    from helpers.students import student  # noqa: PLC0415
 
     Image.fromarray(noise(4, 4)).save(tmp_path / 'a.png')
     state = student(0).state_dict()

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 import torch
-from students import student, write_onnx
+from helpers.students import student, write_onnx
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.inference.onnx_network import OnnxNetwork

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from basicsr_clsd.config import Options
 from basicsr_clsd.inference.receptive_field import receptive_field
-from basicsr_clsd.inference.self_ensemble import self_ensemble
 from basicsr_clsd.inference.tiles import Tiles, upscale_in_tiles
 from basicsr_clsd.inference.torch_network import TorchNetwork
+from basicsr_clsd.inference.transforms import self_ensemble
 
 
 @pytest.fixture

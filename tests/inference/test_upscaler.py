@@ -10,13 +10,13 @@ import torch
 import yaml
 from basicsr.archs import build_network
 from basicsr.archs.edsr_arch import EDSR
-from students import edsr_pytorch_weights, student
+from helpers.students import edsr_pytorch_weights, student
 
 from basicsr_clsd import Upscaler
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.images.picture import upright
 from basicsr_clsd.inference.edsr_arguments import edsr_arguments
 from basicsr_clsd.inference.edsr_stages import reach, upscale_in_stages
-from basicsr_clsd.inference.picture import upright
 from basicsr_clsd.inference.receptive_field import receptive_field
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pair_by_pair import ALL_NEGATIVES, DISTANCES, gradients, make_images, plain_loss, sum_to_negatives
+from helpers.pair_by_pair import ALL_NEGATIVES, DISTANCES, gradients, make_images, plain_loss, sum_to_negatives
 
 from basicsr_clsd.losses import ContrastiveLoss, contrastive_loss
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from basicsr.losses import build_loss
+from helpers.pair_by_pair import ALL_NEGATIVES, DISTANCES, gradients, make_images, plain_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair_by_pair import ALL_NEGATIVES, DISTANCES, gradients, make_images, plain_loss
 
 from basicsr_clsd.losses import ContrastiveLoss
 

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
-from one_step import step
+from helpers.one_step import step
 
 from basicsr_clsd.errors import UserError
 

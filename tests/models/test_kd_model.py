@@ -11,7 +11,7 @@ import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
 from basicsr.utils.registry import ARCH_REGISTRY
-from one_step import step
+from helpers.one_step import step
 from torch import nn
 
 from basicsr_clsd.errors import UserError

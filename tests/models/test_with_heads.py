@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
-from one_step import step
+from helpers.one_step import step
 
 from basicsr_clsd.config.check import entries
-from basicsr_clsd.models.weights import load_weights
+from basicsr_clsd.networks.weights import load_weights
 
 README = Path(__file__).resolve().parents[2] / 'README.md'
 RGB = {'num_in_ch': 3, 'num_out_ch': 3}

@@ -1,0 +1,1 @@
+"""Many trainings and tests from one plan, and their summary."""

@@ -1,0 +1,95 @@
+"""What the command lines share: common arguments, and how errors end a process."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+from rich.console import Console
+
+from basicsr_clsd.errors import NonFiniteLossError, PeerError, StopRequested, UserError, exit_code, out_of_memory
+
+if TYPE_CHECKING:
+    from basicsr_clsd.config import Options
+    from basicsr_clsd.runtime.distributed import Processes
+
+INTERRUPTED = 130
+LOST_PEER = ('gloo/transport', 'Connection closed by peer', 'NCCL')
+FILE_WIDTH = 1000
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that training and testing have in common; they keep BasicSR's meaning."""
+    parser.add_argument('-opt', required=True, metavar='YAML', help='options file')
+    parser.add_argument(
+        '--force_yml',
+        nargs='+',
+        default=[],
+        metavar='KEY:KEY=VALUE',
+        help='override options, as in train:optim_g:lr=1e-4; values are YAML',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm'],
+        default='none',
+        help='what started the processes; torchrun is recognised by itself',
+    )
+
+
+@contextmanager
+def processes(arguments: argparse.Namespace, options: 'Options', console: Console) -> Iterator['Processes']:
+    """Join the other processes of the run; one of them speaks."""
+    # Imported here so that --help and a mistyped argument need not wait for torch.
+    import torch  # noqa: PLC0415
+
+    from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
+    from basicsr_clsd.runtime import distributed  # noqa: PLC0415
+
+    gpu = torch.cuda.is_available() and options.num_gpu != 0
+    with distributed.processes(arguments.launcher, options.dist_params.timeout, gpu) as joined:
+        set_up_console(console, joined.main)
+        yield joined
+
+
+def run(main: Callable[[Console], None]) -> None:
+    """Run a command; what ends it is told in one line on stderr.
+
+    Exit code 2: a mistake of the user's. 1: the disk, memory, or a loss that is not finite. 130, 143: SIGINT, SIGTERM.
+    """
+    # A file or a pipe has no width, and the usual 80 columns would break tables.
+    console = Console(soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+    try:
+        main(console)
+    except (StopRequested, PeerError) as error:
+        _end('' if isinstance(error, PeerError) else str(error), error.exit_code)
+    except (UserError, OSError, NonFiniteLossError) as error:
+        _end(str(error), exit_code(error))
+    except KeyboardInterrupt:
+        _end('interrupted', INTERRUPTED)
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
+            message = (
+                'out of memory; for a training, lower datasets.train.batch_size_per_gpu (with train.accumulate the '
+                'global batch stays) or gt_size, or set train.precision: bf16'
+            )
+        elif any(text in str(error) for text in LOST_PEER):
+            message = f'another process of the run has ended or does not answer: {str(error).splitlines()[0]}'
+        else:
+            raise
+        _end(message, exit_code(error))
+
+
+def _end(message: str, code: int) -> NoReturn:
+    if message:
+        lines = message.strip().splitlines()
+        if 'Traceback (most recent call last)' in message:
+            # A loader process's error arrives with its traceback before it; the last line is the message.
+            lines = [lines[-1].removeprefix(f'{UserError.__module__}.{UserError.__name__}: ')]
+        line = ' '.join(lines)
+        for handler in logging.getLogger('basicsr').handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handle(logging.makeLogRecord({'levelno': logging.ERROR, 'levelname': 'ERROR', 'msg': line}))
+        sys.stderr.write(f'error: {line}\n')
+    sys.exit(code)

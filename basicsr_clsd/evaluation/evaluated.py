@@ -1,0 +1,189 @@
+"""The rows of a table: the networks that the options name, ready to upscale as they are to be tested."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from basicsr_clsd.config import Options
+from basicsr_clsd.config.schema import FileName, TestedNetwork
+from basicsr_clsd.errors import FAULTS, UserError, first_line, out_of_memory
+from basicsr_clsd.evaluation.complexity import Complexity, device_name, lr_shape, measure_cost
+from basicsr_clsd.inference.checkpoint_origin import experiment_of, training_of
+from basicsr_clsd.inference.onnx_network import OnnxNetwork
+from basicsr_clsd.inference.tiles import Tiles, Tiling, Upscale
+from basicsr_clsd.inference.torch_network import TorchNetwork
+from basicsr_clsd.inference.transforms import SIZE as ENSEMBLE
+from basicsr_clsd.inference.transforms import self_ensemble
+
+BICUBIC = 'bicubic'
+ONNX_SUFFIX = '.onnx'
+
+
+class Network(Protocol):
+    """What can be tested."""
+
+    arch: str
+    parameters: int
+    window: int
+    device: torch.device
+
+    def upscale(self, lq: Tensor) -> Tensor:
+        """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), unclipped, on the CPU."""
+        ...
+
+    def macs(self, shape: tuple[int, ...]) -> int | None:
+        """Multiply-accumulates for an input of this shape."""
+        ...
+
+
+class Method:
+    """A network as it is tested: in tiles where the options ask for them or memory does, with or without the ensemble.
+
+    Args:
+        name: Its row in the tables.
+        checkpoint: Where its weights are from.
+        network: The network.
+        options: Scale, tiles and channels.
+        ensemble: Test the mean of the eight turned and mirrored images' outputs.
+    """
+
+    def __init__(self, name: str, checkpoint: str, network: Network, options: Options, ensemble: bool) -> None:
+        self.name, self.checkpoint, self.network, self.ensemble = name, checkpoint, network, ensemble
+        self._shape = lr_shape(options.scale, _channels(options))
+        self.tiles = Tiles(
+            network.upscale, options.scale, options.val.tile, options.val.tile_overlap, network.window, name
+        )
+        self._whole: Upscale = self_ensemble(network.upscale) if ensemble else network.upscale
+        self._tiled: Upscale = self_ensemble(self.tiles) if ensemble else self.tiles
+
+    def upscale(self, lq: Tensor) -> Tensor:
+        """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), unclipped, on the CPU.
+
+        Raises:
+            UserError: The network cannot take an image of this size, or its output is not finite: rounded to bytes, it
+                would look like any image.
+        """
+        try:
+            output = self._tiled(lq)
+        except FAULTS as error:
+            if out_of_memory(error):
+                raise
+            size = f'{lq.shape[3]}x{lq.shape[2]}'
+            raise UserError(f'{self.checkpoint}: cannot upscale an image of {size}: {first_line(error)}') from error
+        if not output.isfinite().all():
+            raise UserError(f'{self.checkpoint}: its network makes values that are not finite')
+        return output
+
+    def complexity(self, latency: bool) -> Complexity:
+        """What it costs, of the whole image; with ``latency`` time and memory are measured."""
+        macs = self.network.macs(self._shape)
+        if macs is not None and self.ensemble:
+            macs *= ENSEMBLE
+        complexity = Complexity(self.network.parameters, macs)
+        if latency:
+            scale = self.tiles.scale
+            complexity.latency_size = f'{self._shape[3] * scale}x{self._shape[2] * scale}'
+            complexity.latency_device = device_name(self.network.device)
+            try:
+                cost = measure_cost(self._whole, self._shape, self.network.device)
+                complexity.latency_s, complexity.peak_bytes = cost
+            except (*FAULTS, MemoryError) as error:
+                complexity.latency_failure = 'memory ran out' if out_of_memory(error) else first_line(error)
+        return complexity
+
+    def conditions(self, tiling: Tiling | None) -> list[str]:
+        """What is special about how it was tested, in words; ``tiling``: the smallest tiles of all images."""
+        parts = [f'mean of {ENSEMBLE} turned and mirrored images (self-ensemble)'] if self.ensemble else []
+        if tiling is not None:
+            other = ', not the result of the whole image' if tiling.unbounded else ''
+            parts.append(f'tiles of {tiling.tile} pixels, overlap {tiling.overlap}{other}')
+        return parts
+
+    def facts(self, complexity: Complexity, tiling: Tiling | None, images: str | None) -> dict[str, Any]:
+        """Its entry under ``networks`` in the results.
+
+        Args:
+            complexity: What it costs.
+            tiling: The smallest tiles of all images.
+            images: Where its images are; None: they were not kept.
+        """
+        return {
+            'checkpoint': self.checkpoint,
+            'arch': self.network.arch,
+            **vars(complexity),
+            'self_ensemble': self.ensemble,
+            'tile': tiling and tiling.tile,
+            'tile_overlap': tiling and tiling.overlap,
+            'images': images,
+            'run': training_of(self.checkpoint),
+        }
+
+
+def build_methods(options: Options) -> list[Method]:
+    """Build what the options name: ``networks``, or ``network_g`` with the weights of ``path``.
+
+    Raises:
+        UserError: One line that names the file or key at fault.
+    """
+    if options.name == BICUBIC and not options.networks:
+        raise UserError(f"name: '{BICUBIC}' is the other row of the table; choose another")
+    if BICUBIC in options.networks:
+        raise UserError(f"networks.{BICUBIC}: is the name of the table's first row; choose another")
+    if not options.networks:
+        checkpoint = str(options.path.pretrain_network_g)
+        return [Method(options.name, checkpoint, _network(options), options, options.val.self_ensemble)]
+    methods = []
+    for name, section in options.networks.items():
+        weights = {'pretrain_network_g': section.checkpoint, 'param_key_g': section.param_key, 'strict_load_g': True}
+        own = {'network_g': section.network_g or options.network_g, 'path': options.path.model_copy(update=weights)}
+        network = _network(options.model_copy(update=own))
+        ensemble = options.val.self_ensemble if section.self_ensemble is None else section.self_ensemble
+        methods.append(Method(name, section.checkpoint, network, options, ensemble))
+    return methods
+
+
+def _network(options: Options) -> Network:
+    path = Path(str(options.path.pretrain_network_g))
+    if path.suffix.lower() != ONNX_SUFFIX:
+        return TorchNetwork(options)
+    gpu = options.num_gpu != 0 and torch.cuda.is_available()
+    return OnnxNetwork(path, options.scale, _channels(options), gpu)
+
+
+def _channels(options: Options) -> int:
+    return 1 if any(section.color == 'y' for _, section in options.sets('test', 'val')) else 3
+
+
+def named_checkpoints(texts: Sequence[str]) -> dict[str, TestedNetwork]:
+    """Networks from texts ``NAME=FILE`` or ``FILE``.
+
+    A file without a name gets that of its experiment or, in none, its own; several files of one experiment get both.
+
+    Raises:
+        UserError: Two have one name, or one's is not fit for files.
+    """
+    named = [_split(text) for text in texts]
+    experiments = [experiment_of(file) if name is None else None for name, file in named]
+    networks: dict[str, TestedNetwork] = {}
+    for text, (given, file), experiment in zip(texts, named, experiments, strict=True):
+        name = Path(file).stem if given is None else given
+        if experiment is not None:
+            name = experiment.name + (f'_{name}' if experiments.count(experiment) > 1 else '')
+        try:
+            name = TypeAdapter(FileName).validate_python(name)
+        except ValidationError as error:
+            raise UserError(f"--checkpoints {text}: a row's name must be fit to name a folder") from error
+        if name in networks:
+            raise UserError(f"--checkpoints: two are named '{name}'; give them names, as in NAME=FILE")
+        networks[name] = TestedNetwork(checkpoint=file)
+    return networks
+
+
+def _split(text: str) -> tuple[str | None, str]:
+    """Name and file of ``NAME=FILE``; a sign behind a slash is part of a file's name."""
+    name, equals, file = text.partition('=')
+    return (name, file) if equals and '/' not in name else (None, text)

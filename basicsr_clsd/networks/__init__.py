@@ -1,0 +1,1 @@
+"""A network from an options section or a weights file; nothing here knows of training."""

@@ -1,0 +1,1 @@
+"""Preparing data sets before any training: archives, folders of photos, LMDB."""

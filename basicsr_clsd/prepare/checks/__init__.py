@@ -1,0 +1,1 @@
+"""What is wrong with a data set: files, pairs, kernels, near duplicates."""

@@ -1,0 +1,1 @@
+"""Tables, figures and the HTML report, made from what tests and trainings wrote."""

@@ -1,0 +1,99 @@
+"""The training steps that are timed: of each method, of BasicSR's SRModel, and a plain convolution."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from paper_times import WITH_TEACHER
+from torch import nn
+
+from basicsr_clsd.config import Options, check, load
+from basicsr_clsd.config.paths import REPOSITORY
+from basicsr_clsd.registry import build_model
+
+BASICSR, CONVOLUTION = 'BasicSR', 'convolution'
+# The options of each method; BasicSR gets the same file as EDSR.
+METHODS = {
+    'EDSR': 'train_EDSR_x{}.yml',
+    'DS': 'train_DS_x{}.yml',
+    'CLSD': 'train_CLSD_x{}.yml',
+    'FAKD': 'train_FAKD_x{}.yml',
+    'LFD': 'train_LFD_x{}.yml',
+    'LSFD': 'train_LSFD_x{}.yml',
+    'EDSR_L': 'teacher/train_EDSR_L_x{}.yml',
+}
+# The same code at next to no memory; two images, as the contrastive loss compares them.
+TINY = ['network_g:num_feat=4', 'datasets:train:gt_size=24', 'datasets:train:batch_size_per_gpu=2']
+TINY_TEACHER = 'network_teacher:num_feat=4'
+Step = Callable[[], None]
+
+
+def method_options(method: str, setting: str, args: argparse.Namespace, extra: Sequence[str] = ()) -> Options:
+    """Load the options of a method in a setting."""
+    file = METHODS['EDSR' if method == BASICSR else method]
+    precision, *switches = setting.split('+')
+    overrides = ['train:tf32=true' if precision == 'tf32' else f'train:precision={precision}']
+    overrides += [f'train:{switch}=true' for switch in switches]
+    overrides += [f'num_gpu={int(args.device == "cuda")}', f'datasets:train:batch_size_per_gpu={args.batch}', *extra]
+    if method in WITH_TEACHER:
+        size, tiny = ('tiny', [TINY_TEACHER]) if extra is TINY else ('full', [])
+        overrides += [f'path:pretrain_network_teacher={args.folder}/{size}.pth', *tiny]
+    options = load(REPOSITORY / 'options' / file.format(args.scale), overrides)
+    check(options)
+    return options
+
+
+def write_teachers(args: argparse.Namespace) -> None:
+    """Write weights for the teachers of the methods that have one."""
+    from basicsr.archs import build_network  # noqa: PLC0415
+
+    for method in set(args.methods) & set(WITH_TEACHER):
+        for extra in ((), TINY):
+            options = method_options(method, 'fp32', args, extra)
+            path = Path(str(options.path.pretrain_network_teacher))
+            if options.network_teacher is not None and not path.exists():
+                network = build_network(options.network_teacher.as_dict())
+                torch.save({'params': network.state_dict()}, path)
+
+
+def build_step(method: str, setting: str, args: argparse.Namespace, extra: Sequence[str] = ()) -> Step:
+    """Build what is timed, with a batch; return its step."""
+    if method == CONVOLUTION:
+        return build_convolution(setting, args)
+    from basicsr.models.sr_model import SRModel  # noqa: PLC0415  (basicsr_clsd makes BasicSR importable)
+
+    options = method_options(method, setting, args, extra)
+    torch.manual_seed(0)
+    theirs = {**options.as_dict(), 'is_train': True, 'dist': False}
+    model = SRModel(theirs) if method == BASICSR else build_model(options)
+    section = options.datasets['train']
+    assert section.gt_size is not None
+    sides = {'lq': section.gt_size // options.scale, 'gt': section.gt_size}
+    batch = {name: torch.rand(section.batch_size_per_gpu, 3, side, side) for name, side in sides.items()}
+    if args.device == 'cuda':
+        batch = {name: images.pin_memory() for name, images in batch.items()}
+
+    def step() -> None:
+        model.feed_data(batch)
+        model.optimize_parameters(1)
+
+    return step
+
+
+def build_convolution(setting: str, args: argparse.Namespace) -> Step:
+    """Build a large plain convolution; return its forward and backward, for input and weights."""
+    precision, *switches = setting.split('+')
+    dtype = {'bf16': torch.bfloat16, 'fp16': torch.float16}.get(precision, torch.float32)
+    memory_format = torch.channels_last if 'channels_last' in switches else torch.contiguous_format
+    side = 128 if args.device == 'cuda' else 48  # enough to fill a GPU; seconds on a CPU
+    layer = nn.Conv2d(256, 256, 3, padding=1, bias=False).to(args.device, dtype).to(memory_format=memory_format)
+    images = torch.rand(args.batch, 256, side, side).to(args.device, dtype).to(memory_format=memory_format)
+    gradient = torch.ones_like(images)
+    images.requires_grad_()
+
+    def step() -> None:
+        images.grad = layer.weight.grad = None
+        layer(images).backward(gradient)
+
+    return step

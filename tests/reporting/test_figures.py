@@ -1,0 +1,99 @@
+"""Figures: where crops are taken, what stands under them, and which points are drawn."""
+
+import numpy as np
+import pytest
+
+from basicsr_clsd.errors import UserError
+from basicsr_clsd.evaluation.results import read_all
+from basicsr_clsd.reporting.crop_figure import crop_figure
+from basicsr_clsd.reporting.crops import Box, crop_psnr, most_different
+from basicsr_clsd.reporting.figures import cost, head_blocks, save_figure
+from basicsr_clsd.reporting.groups import group
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+
+
+def test_box_is_where_two_images_differ_most(image):
+    other = image.copy()
+    other[3, 5] ^= 128  # one pixel here, and more there
+    other[20:24, 30:34] ^= 128
+    box = most_different(image, other, 8, 8)
+    assert box.of(image).shape == (8, 8, 3)
+    assert (box.of(image) != box.of(other)).any(2).sum() == 16
+    assert most_different(image, other, 100, 8) == Box(0, box.top, 60, 8)
+
+
+def test_psnr_of_a_crop_is_its_own(image):
+    other = image.astype(int)
+    other[10:20, 10:20] += np.where(other[10:20, 10:20] > 100, -1, 1)
+    box = Box(10, 10, 10, 10)
+    y = [65.481 * part[..., 2] + 128.553 * part[..., 1] + 24.966 * part[..., 0] for part in (image, other)]
+    error = (((y[0] - y[1]) / 255)[10:20, 10:20] ** 2).mean()
+    assert crop_psnr(box.of(other.astype(np.uint8)), box.of(image)) == pytest.approx(
+        10 * np.log10(255**2 / error), abs=1e-4
+    )
+
+
+def test_best_crop_is_bold(image):
+    outputs = {'near': np.clip(image.astype(int) + 1, 0, 255).astype(np.uint8), 'far': image // 2}
+    figure = crop_figure('name', image, outputs, Box(0, 0, 16, 16))
+    weights = {axis.get_xlabel().split('\n')[0]: axis.xaxis.label.get_weight() for axis in figure.axes}
+    assert weights == {'name': 'normal', 'near': 'bold', 'far': 'normal', 'HR': 'normal'}
+
+
+@pytest.mark.parametrize('box', [Box(-1, 0, 8, 8), Box(0, 33, 8, 8), Box(0, 0, 0, 8)])
+def test_a_box_outside_is_refused(image, box):
+    with pytest.raises(UserError, match='not within name, which is 60x40'):
+        crop_figure('name', image, {'other': image}, box)
+
+
+def test_head_blocks_are_drawn_where_all_else_is_equal(write_results, trained):
+    paths = []
+    for blocks, seed, value, lr in ((1, 0, 30.0, 1), (1, 1, 31.0, 1), (5, 0, 33.0, 1), (3, 0, 20.0, 2)):
+        row = f'CLSD_head_blocks_{blocks}_seed{seed}'
+        options = {'network_g': {'head_num_block': blocks}, 'train': {'lr': lr}, 'scale': 2}
+        paths.append(str(write_results(row, {'Set14': {row: [value]}}, networks=trained(row, seed, **options))))
+    figure = head_blocks(group(read_all(paths)))
+    assert figure is not None
+    points = figure.axes[0].lines[0].get_xydata()
+    assert np.asarray(points).tolist() == [[1.0, 30.5], [5.0, 33.0]]
+    assert head_blocks(group(read_all(paths[:2]))) is None
+
+
+def test_cost_is_drawn_of_networks_whose_cost_is_known(write_results, trained, tmp_path):
+    row = 'CLSD_seed0'
+    sets = {'Set5': {'bicubic': [30.0], row: [33.0]}}
+    groups = group(read_all([str(write_results('a', sets, networks=trained(row, 0)))]))
+    figure = cost(groups, 'parameters', 'Set5')
+    assert figure is not None
+    assert np.asarray(figure.axes[0].lines[0].get_xydata()).tolist() == [[1.0, 33.0]]  # thousands
+    assert cost(groups, 'latency_s', 'Set5') is None
+    first, second = (
+        [path.read_bytes() for path in save_figure(figure, tmp_path / name / 'cost')] for name in ('x', 'y')
+    )
+    assert first == second and first[0].startswith(b'\x89PNG') and b'<svg' in first[1]
+
+
+def test_the_command_chooses_and_refuses(write_results, trained, tmp_path, run_script):
+    for scale in (2, 3):
+        row = f'CLSD_x{scale}'
+        write_results(row, {'Set5': {row: [30.0 + scale]}}, networks=trained(row, 0), scale=scale)
+    tests = [tmp_path / 'CLSD_x2', tmp_path / 'CLSD_x3']
+    ended = run_script('figures', 'cost', *tests, '--scale', 3, '-o', tmp_path / 'figures' / 'cost.v1')
+    assert ended.code == 0, ended.err
+    assert sorted(path.name for path in (tmp_path / 'figures').iterdir()) == ['cost.v1.png', 'cost.v1.svg']
+    for arguments, message in (
+        (['cost', *tests], '--scale: choose one of 2, 3'),
+        (['cost', *tests, '--scale', 4], '--scale: choose one of 2, 3'),
+        (['head-blocks', *tests, '--set', 'Set'], "--set: no 'Set' in these results (did you mean 'Set5'?)"),
+        (['head-blocks', *tests], 'no two numbers of blocks per head'),
+        (['crops', *tests, '--image', 'Set5/a'], 'no images; test with'),
+        (['curves', tmp_path], 'not the folder of a training'),
+    ):
+        ended = run_script('figures', *arguments, '-o', tmp_path / 'no')
+        assert ended.code == 2
+        assert message in ended.err and ended.err.count('\n') == 1
+    assert not list(tmp_path.glob('no*'))
