@@ -212,99 +212,68 @@ def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command
 
 
 @pytest.fixture(scope='session')
-def run_program(command_server: CommandServer) -> Callable[..., Ended]:
-    """``run_program('infer', *arguments, cwd=FOLDER)``: runs ``basicsr_clsd/infer.py ARGUMENTS`` to its end.
+def run_command(command_server: CommandServer) -> Callable[..., Any]:
+    """``run_command('train', '-opt', opt, ...)``: runs ``basicsr_clsd/train.py`` with these arguments to its end.
 
-    Further keywords are those of ``command_server.arrange``.
-    """
+    Keywords:
+        cwd: Working folder; default that of the options file after ``-opt``, else the repository.
+        env: The whole environment.
+        accident: What happens on the way, see ``command_server.arrange``; of several processes to that of rank 1.
+        processes: How many, as torchrun starts them; a list of how they ended is returned.
+        slurm: They are started as srun does.
+        everywhere: An accident of all processes.
+        fresh: Start a new interpreter, seconds slower, and without accidents.
 
-    def run(command: str, *arguments: str | Path, cwd: Path, **accident: Any) -> Ended:
-        argv = [str(REPO / 'basicsr_clsd' / f'{command}.py'), *map(str, arguments)]
-        return command_server.run([{'argv': argv, 'cwd': str(cwd), 'env': {**os.environ}, 'accident': accident}])[0]
-
-    return run
-
-
-@pytest.fixture(scope='session')
-def run_command(command_server: CommandServer) -> Callable[..., Ended]:
-    """``run_command('train', opt, *arguments)``: runs ``basicsr_clsd/train.py -opt OPT ...`` to its end.
-
-    Keywords: ``env`` (the whole environment), ``cwd`` (default the folder of the options file), ``fresh`` (start a new
-    interpreter, seconds slower), and those of ``command_server.arrange``.
+    A script is named by its folder: ``scripts/compare``.
     """
 
     def run(
-        command: str,
-        opt: Path,
-        *arguments: str,
-        env: Mapping[str, str] | None = None,
+        name: str,
+        *arguments: object,
         cwd: Path | None = None,
-        fresh: bool = False,
-        **accident: Any,
-    ) -> Ended:
-        argv = [str(REPO / 'basicsr_clsd' / f'{command}.py'), '-opt', str(opt), *arguments]
-        cwd, env = cwd or opt.parent, env or os.environ
-        if not fresh:
-            process = {'argv': argv, 'cwd': str(cwd), 'env': dict(env), 'accident': accident}
-            return command_server.run([process])[0]
-        ended = subprocess.run(
-            [sys.executable, *argv], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300
-        )
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
-
-    return run
-
-
-@pytest.fixture(scope='session')
-def run_script(command_server: CommandServer) -> Callable[..., Ended]:
-    """``run_script('compare', *arguments)``: runs ``scripts/compare.py ...`` to its end."""
-
-    def run(name: str, *arguments: object) -> Ended:
-        argv = [str(REPO / 'scripts' / f'{name}.py'), *map(str, arguments)]
-        return command_server.run([{'argv': argv, 'cwd': str(REPO), 'env': dict(os.environ), 'accident': {}}])[0]
-
-    return run
-
-
-@pytest.fixture(scope='session')
-def run_processes(command_server: CommandServer) -> Callable[..., list[Ended]]:
-    """``run_processes('train', opt, count, *arguments)``: runs a command in several processes as torchrun starts them.
-
-    Keywords: ``slurm`` (as srun starts them), and for the process of rank 1 alone those of ``command_server.arrange``;
-    ``everywhere`` is such an accident of all.
-    """
-
-    def run(
-        command: str,
-        opt: Path,
-        count: int,
-        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        accident: Mapping[str, Any] | None = None,
+        processes: int | None = None,
         slurm: bool = False,
         everywhere: Mapping[str, Any] | None = None,
-        **accident: Any,
-    ) -> list[Ended]:
-        with socket.create_server(('127.0.0.1', 0)) as server:
-            address = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(server.getsockname()[1])}
-        argv = [str(REPO / 'basicsr_clsd' / f'{command}.py'), '-opt', str(opt), *arguments]
-        processes = []
-        for rank in range(count):
-            numbers = {'RANK': rank, 'LOCAL_RANK': rank, 'WORLD_SIZE': count}
-            if slurm:
-                numbers = {'SLURM_PROCID': rank, 'SLURM_LOCALID': rank, 'SLURM_NTASKS': count, 'SLURM_NODELIST': 'here'}
-            env = {**os.environ, **address, **{name: str(value) for name, value in numbers.items()}}
-            launcher = ['--launcher', 'slurm' if slurm else 'pytorch']
-            happens = {**(everywhere or {}), **(accident if rank == 1 else {})}
-            processes.append({'argv': argv + launcher, 'cwd': str(opt.parent), 'env': env, 'accident': happens})
-        return command_server.run(processes)
+        fresh: bool = False,
+    ) -> Ended | list[Ended]:
+        folder = REPO if '/' in name else REPO / 'basicsr_clsd'
+        argv = [str(folder / f'{name}.py'), *map(str, arguments)]
+        if cwd is None:
+            cwd = Path(argv[argv.index('-opt') + 1]).parent if '-opt' in argv else REPO
+        env = {**(env or os.environ)}
+        if fresh:
+            ended = subprocess.run(
+                [sys.executable, *argv], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300
+            )
+            return Ended(ended.returncode, ended.stdout, ended.stderr)
+        job = {'argv': argv, 'cwd': str(cwd), 'env': env, 'accident': dict(accident or {})}
+        if processes is None:
+            return command_server.run([job])[0]
+        job['argv'] += ['--launcher', 'slurm' if slurm else 'pytorch']
+        return command_server.run(
+            [
+                {
+                    **job,
+                    'env': {**env, **places},
+                    'accident': {**(everywhere or {}), **(job['accident'] if rank == 1 else {})},
+                }
+                for rank, places in enumerate(places_of(processes, slurm))
+            ]
+        )
 
     return run
 
 
-@pytest.fixture(scope='session')
-def run_train(run_command: Callable[..., Ended]) -> Callable[..., Ended]:
-    """``run_train(opt, *arguments)``: runs the training command to its end; keywords as for ``run_command``."""
-
-    def run(opt: Path, *arguments: str, **how: Any) -> Ended:
-        return run_command('train', opt, *arguments, **how)
-
-    return run
+def places_of(processes: int, slurm: bool) -> list[dict[str, str]]:
+    """What torchrun, or srun, tells each process in its environment."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        address = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(server.getsockname()[1])}
+    if slurm:
+        address |= {'SLURM_NTASKS': str(processes), 'SLURM_NODELIST': 'here'}
+        names = ('SLURM_PROCID', 'SLURM_LOCALID')
+    else:
+        address |= {'WORLD_SIZE': str(processes)}
+        names = ('RANK', 'LOCAL_RANK')
+    return [{**address, **dict.fromkeys(names, str(rank))} for rank in range(processes)]

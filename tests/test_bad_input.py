@@ -41,7 +41,7 @@ class Place:
     def refuse(self, command: str, *arguments: str, opt: Path | None = None, **how: Any) -> str:
         """Run a command that must end as a user's mistake does; returns its one line."""
         before = self.files()
-        ended = self.run_command(command, opt or self.opt, *arguments, cwd=self.root, **how)
+        ended = self.run_command(command, '-opt', opt or self.opt, *arguments, cwd=self.root, **how)
         assert ended.code == 2, (ended.out, ended.err)
         lines = ended.err.splitlines()
         assert len(lines) == 1, ended.err
@@ -85,7 +85,7 @@ def place(template, tmp_path, run_command) -> Place:
 def test_the_place_is_in_order(place):
     """What the other tests spoil is all that is wrong with it."""
     for command in (TRAIN, TEST):
-        ended = place.run_command(command, place.opt, cwd=place.root)
+        ended = place.run_command(command, '-opt', place.opt, cwd=place.root)
         assert (ended.code, ended.err) == (0, '')
     for folder in ('experiments', 'results'):
         (archived,) = (place.root / folder).glob('tiny_archived_*')
@@ -216,7 +216,7 @@ def test_broken_image_met_in_training(place, workers):
     for number in range(1, 4):
         spoil(place.root / 'train' / 'HR' / f'img{number}.png', 'truncated')
     override = f'datasets:train:num_worker_per_gpu={workers}'
-    ended = place.run_command(TRAIN, place.opt, '--force_yml', override, cwd=place.root, fresh=workers > 0)
+    ended = place.run_command(TRAIN, '-opt', place.opt, '--force_yml', override, cwd=place.root, fresh=workers > 0)
     assert ended.code == 2
     (line,) = ended.err.splitlines()
     assert line.startswith('error: train/HR/img')

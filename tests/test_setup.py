@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).resolve().parents[1]
 REMEDY = Path('scripts', 'build_remedy')
 BASH = shutil.which('bash') or 'bash'

@@ -17,6 +17,8 @@ import basicsr_clsd.models  # noqa: F401  (registers what the options name)
 from basicsr_clsd.ablation.plan import locked, plan
 from basicsr_clsd.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).resolve().parents[2]
 TABLE_5 = REPO / 'options' / 'small' / 'ablation' / 'table5.yml'
 METHODS = ['EDSR', 'ASR', 'DS', 'CLSD']
@@ -111,16 +113,16 @@ def test_table_5_ends_in_tables_and_a_report(folder, table5):
     assert 'train.contrastive_opt.loss_weight' in page and '"versions"' in page and '<svg' in page
 
 
-def test_what_is_done_is_not_done_again(folder, table5, tiny, run_script):
+def test_what_is_done_is_not_done_again(folder, table5, tiny, run_command):
     files = {path: path.stat().st_mtime_ns for path in folder.rglob('net_g_*.pth')}
     files |= {path: path.stat().st_mtime_ns for path in folder.rglob('results.json')}
-    dry = run_script('ablate', TABLE_5, '--dry-run', '--seeds', 0, 1, *tiny)
+    dry = run_command('scripts/ablate', TABLE_5, '--dry-run', '--seeds', 0, 1, *tiny)
     assert dry.code == 0, dry.err
     assert [line.split(': ')[1] for line in dry.out.splitlines()] == ['nothing to do'] * 4 + [
         'training and test to do'
     ] * 4
     (folder / 'results' / 'small_DS_x2_seed0' / 'results.json').unlink()
-    again = run_script('ablate', TABLE_5, '--devices', 'cpu', 'cpu', *tiny)
+    again = run_command('scripts/ablate', TABLE_5, '--devices', 'cpu', 'cpu', *tiny)
     assert again.code == 0, again.err
     assert again.out.count('is done already') == 3 and 'small_DS_x2_seed0: test done' in again.out
     after = {path: path.stat().st_mtime_ns for path in files}
@@ -128,12 +130,12 @@ def test_what_is_done_is_not_done_again(folder, table5, tiny, run_script):
     assert changed == ['small_DS_x2_seed0']
 
 
-def test_fig_3_draws_psnr_against_blocks_though_a_run_fails(folder, fig3, tiny, run_script):
+def test_fig_3_draws_psnr_against_blocks_though_a_run_fails(folder, fig3, tiny, run_command):
     content = yaml.safe_load(fig3.read_text(encoding='utf-8'))
     broken = {**content['runs'][0], 'name': 'broken', 'force_yml': ['path:pretrain_network_g=/nowhere.pth']}
     content['runs'].insert(0, broken)
     fig3.write_text(yaml.safe_dump(content), encoding='utf-8')
-    ended = run_script('ablate', fig3, '--devices', 'cpu', 'cpu', *tiny)
+    ended = run_command('scripts/ablate', fig3, '--devices', 'cpu', 'cpu', *tiny)
     assert ended.code == 1
     assert ended.err.startswith('error: broken_seed0: training: error: ') and '/nowhere.pth' in ended.err
     assert ended.err.count('\n') == 1
@@ -147,7 +149,7 @@ def test_fig_3_draws_psnr_against_blocks_though_a_run_fails(folder, fig3, tiny, 
     assert 'residual blocks per head' in (results / 'report.html').read_text(encoding='utf-8')
 
 
-def test_a_signal_is_passed_on_and_the_same_command_goes_on(folder, fig3, tiny, run_script):
+def test_a_signal_is_passed_on_and_the_same_command_goes_on(folder, fig3, tiny, run_command):
     long = [*tiny, '--seeds', '7']
     long[1:1] = ['train:total_iter=100000', 'train:scheduler:milestones=[50000]', 'logger:save_checkpoint_freq=100000']
     long = [text for text in long if text not in ('train:total_iter=2', 'train:scheduler:milestones=[1]')]
@@ -157,7 +159,7 @@ def test_a_signal_is_passed_on_and_the_same_command_goes_on(folder, fig3, tiny, 
     deadline = time.monotonic() + 120
     while 'iter 3/' not in (log.read_text(encoding='utf-8') if log.exists() else '') and time.monotonic() < deadline:
         time.sleep(0.1)
-    twice = run_script('ablate', fig3, *long)
+    twice = run_command('scripts/ablate', fig3, *long)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors

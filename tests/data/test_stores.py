@@ -288,6 +288,7 @@ def test_child_does_not_share_the_environment_of_its_parent(either_root):
     assert store.read('a').sum() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['spawn', 'forkserver'])
 def test_new_process_opens_the_lmdb_for_itself(either_root, method):
     store = open_store(either_root)

@@ -31,12 +31,12 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def export(run_program, tmp_path):
+def export(run_command, tmp_path):
     """``export('onnx', *arguments)``: runs ``export.py``, which must succeed; returns what it wrote and printed."""
 
     def run(*arguments: str | Path) -> tuple[Path, str]:
         before = set(tmp_path.rglob('*'))
-        ended = run_program('export', *arguments, cwd=tmp_path)
+        ended = run_command('export', *arguments, cwd=tmp_path)
         assert ended.code == 0 and ended.err == '', ended
         (made,) = set(tmp_path.rglob('*')) - before
         return made, ended.out
@@ -168,17 +168,17 @@ def test_int8(export, make_images, tmp_path):
         (['basicsr', '-o', 'there.onnx/x'], 'cannot be written'),
     ],
 )
-def test_mistakes_are_told_in_a_line(run_program, model, tmp_path, arguments, message):
+def test_mistakes_are_told_in_a_line(run_command, model, tmp_path, arguments, message):
     (tmp_path / 'there.onnx').write_bytes(b'mine')
     kind, *rest = arguments
-    ended = run_program('export', kind, '-m', model, *rest, cwd=tmp_path)
+    ended = run_command('export', kind, '-m', model, *rest, cwd=tmp_path)
     assert ended.code == 2, ended
     assert message in ended.err and ended.err.count('\n') == 1
     assert [path.name for path in tmp_path.iterdir()] == ['there.onnx']
     assert (tmp_path / 'there.onnx').read_bytes() == b'mine'
 
 
-def test_an_arch_that_onnx_ties_to_one_size_is_refused(run_program, tmp_path):
+def test_an_arch_that_onnx_ties_to_one_size_is_refused(run_command, tmp_path):
     from basicsr.archs import build_network  # noqa: PLC0415
 
     section = {
@@ -187,6 +187,6 @@ def test_an_arch_that_onnx_ties_to_one_size_is_refused(run_program, tmp_path):
     }  # fmt: skip
     torch.save({'params': build_network(dict(section)).state_dict()}, tmp_path / 'swin.pth')
     (tmp_path / 'opt.yml').write_text(json.dumps({'name': 'x', 'scale': 2, 'network_g': section}))
-    ended = run_program('export', 'onnx', '-m', 'swin.pth', '-opt', 'opt.yml', cwd=tmp_path)
+    ended = run_command('export', 'onnx', '-m', 'swin.pth', '-opt', 'opt.yml', cwd=tmp_path)
     assert ended.code == 2 and 'error: SwinIR: attends within windows' in ended.err
     assert not list(tmp_path.glob('*.onnx'))

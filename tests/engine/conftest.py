@@ -19,16 +19,16 @@ ODD = {
 class Run:
     """A training of its own folder; its options are tiny ones with odd sizes: 3 images, batch 2, 8 iterations."""
 
-    def __init__(self, folder: Path, opt: Path, run_train: Callable[..., Any]) -> None:
-        self.folder, self.opt, self._run_train = folder, opt, run_train
+    def __init__(self, folder: Path, opt: Path, run_command: Callable[..., Any]) -> None:
+        self.folder, self.opt, self._run_command = folder, opt, run_command
         self.root = folder / 'experiments' / 'tiny'
         self.models, self.states = self.root / 'models', self.root / 'training_states'
 
-    def start(self, *arguments: str, **accident: Any) -> Any:
-        return self._run_train(self.opt, *arguments, **accident)
+    def start(self, *arguments: str, fresh: bool = False, **accident: Any) -> Any:
+        return self._run_command('train', '-opt', self.opt, *arguments, fresh=fresh, accident=accident)
 
-    def resume(self, *arguments: str, **accident: Any) -> Any:
-        return self.start('--auto_resume', *arguments, **accident)
+    def resume(self, *arguments: str, fresh: bool = False, **accident: Any) -> Any:
+        return self.start('--auto_resume', *arguments, fresh=fresh, **accident)
 
     def files(self) -> dict[str, bytes]:
         """Everything in the folders that runs write to, hidden files included."""
@@ -89,7 +89,7 @@ def make_run(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_options: Callable[..., dict[str, Any]],
     write_yaml: Callable[..., Path],
-    run_train: Callable[..., Any],
+    run_command: Callable[..., Any],
 ) -> Callable[..., Run]:
     """``make_run(changes={}, of=None)``: a run that has not been started, or a copy of another one and its files.
 
@@ -103,7 +103,7 @@ def make_run(
         for key, value in (changes or {}).items():
             replaced = not isinstance(value, Mapping) or 'type' in value
             options[key] = value if replaced else {**options[key], **value}
-        run = Run(folder, write_yaml(folder / 'tiny.yml', options), run_train)
+        run = Run(folder, write_yaml(folder / 'tiny.yml', options), run_command)
         if of is not None:
             shutil.copytree(of.folder / 'experiments', folder / 'experiments')
         return run

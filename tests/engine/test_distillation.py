@@ -66,14 +66,16 @@ def trained(folder, iteration=ITERATIONS):
     return torch.cat([value.flatten() for part in ('net_g', 'terms') for value in model[part].values()])
 
 
-def test_killed_and_resumed_run_has_the_bits_of_the_whole(run_folder, run_train, same):
+def test_killed_and_resumed_run_has_the_bits_of_the_whole(run_folder, run_command, same):
     whole, opt = run_folder('whole', ema_decay=0.5)
-    assert run_train(opt).code == 0
+    assert run_command('train', '-opt', opt).code == 0
     folder, opt = run_folder('killed', ema_decay=0.5)
     temporary = str(experiment(folder) / 'training_states' / '.6.state.tmp')
-    assert run_train(opt, before='os.replace', path=temporary).code == -signal.SIGKILL
+    assert (
+        run_command('train', '-opt', opt, accident={'before': 'os.replace', 'path': temporary}).code == -signal.SIGKILL
+    )
     assert not (experiment(folder) / 'training_states' / '6.state').exists()
-    ended = run_train(opt, '--auto_resume')
+    ended = run_command('train', '-opt', opt, '--auto_resume')
     assert ended.code == 0 and 'iterations 4 to 8' in ended.out, ended.err
     ours, theirs = state(folder), state(whole)
     same(ours['model'], theirs['model'])
@@ -82,9 +84,9 @@ def test_killed_and_resumed_run_has_the_bits_of_the_whole(run_folder, run_train,
     assert metrics[0] == metrics[1]
 
 
-def test_teacher_and_regressors_are_in_no_weights_of_the_student(run_folder, run_train):
+def test_teacher_and_regressors_are_in_no_weights_of_the_student(run_folder, run_command):
     folder, opt = run_folder('run', ema_decay=0.5)
-    ended = run_train(opt)
+    ended = run_command('train', '-opt', opt)
     assert ended.code == 0, ended.err
     count = sum(value.numel() for value in EDSR(3, 3, 12, 4, 2).state_dict().values())
     assert f'; teacher EDSR, {count:,} parameters from ' in ended.out and ' in regressors' in ended.out
@@ -101,79 +103,83 @@ GRADIENT = {'optim_g': {'type': 'SGD', 'lr': 1e9, 'betas': None}, 'total_iter': 
 
 @pytest.mark.parametrize(('processes', 'parts'), [(2, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize('unused', [False, True])
-def test_gradients_are_those_of_one_process(run_folder, run_train, run_processes, processes, parts, unused):
+def test_gradients_are_those_of_one_process(run_folder, run_command, processes, parts, unused):
     one, opt = run_folder('one', **GRADIENT)
-    assert run_train(opt).code == 0
+    assert run_command('train', '-opt', opt).code == 0
     folder, opt = run_folder('many', batch=BATCH // processes // parts, accumulate=parts, **GRADIENT)
-    ended = run_processes('train', opt, processes, '--force_yml', f'find_unused_parameters={str(unused).lower()}')
+    ended = run_command(
+        'train', '-opt', opt, '--force_yml', f'find_unused_parameters={str(unused).lower()}', processes=processes
+    )
     assert [process.code for process in ended] == [0] * processes, ended
     ours, theirs = trained(folder, 1), trained(one, 1)
     assert theirs.norm() > 1e6
     assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
 
 
-def test_two_processes_train_as_one_does(run_folder, run_train, run_processes):
+def test_two_processes_train_as_one_does(run_folder, run_command):
     one, opt = run_folder('one')
-    assert run_train(opt).code == 0
+    assert run_command('train', '-opt', opt).code == 0
     folder, opt = run_folder('two', batch=BATCH // 2)
-    ended = run_processes('train', opt, 2)
+    ended = run_command('train', '-opt', opt, processes=2)
     assert [process.code for process in ended] == [0, 0], ended
     torch.testing.assert_close(trained(folder), trained(one), rtol=0, atol=1e-5)
 
 
-def refused(run_train, opt, *overrides):
+def refused(run_command, opt, *overrides):
     """The one line that a run ends in which must not have started."""
-    ended = run_train(opt, '--force_yml', *overrides)
+    ended = run_command('train', '-opt', opt, '--force_yml', *overrides)
     assert ended.code == 2, (ended.out, ended.err)
     (line,) = ended.err.splitlines()
     assert not experiment(opt.parent).exists()
     return line.removeprefix('error: ')
 
 
-def test_missing_or_unfit_teacher_ends_in_one_line(run_folder, run_train, tmp_path, teacher):
+def test_missing_or_unfit_teacher_ends_in_one_line(run_folder, run_command, tmp_path, teacher):
     _, opt = run_folder('run')
     path = tmp_path / 'none.pth'
     key = f'path:pretrain_network_teacher={path}'
-    assert refused(run_train, opt, key) == f'path.pretrain_network_teacher: {path}: no such file'
+    assert refused(run_command, opt, key) == f'path.pretrain_network_teacher: {path}: no such file'
     path.write_bytes(teacher.read_bytes()[:-1000])
-    assert refused(run_train, opt, key).startswith(f'path.pretrain_network_teacher: {path}: not a readable checkpoint')
+    assert refused(run_command, opt, key).startswith(
+        f'path.pretrain_network_teacher: {path}: not a readable checkpoint'
+    )
     torch.save({'net': EDSR(3, 3, 12, 4, 2).state_dict()}, path)
-    assert refused(run_train, opt, key) == (
+    assert refused(run_command, opt, key) == (
         f"path.pretrain_network_teacher: {path}: no weights under the key 'params' (path.param_key_teacher); it has net"
     )
     torch.save({'params': EDSR(3, 3, 10, 4, 2).state_dict()}, path)
-    text = refused(run_train, opt, key)
+    text = refused(run_command, opt, key)
     assert text.startswith(f'path.pretrain_network_teacher: {path}: does not fit EDSR: conv_first.weight has another')
     assert '((12, 3, 3, 3) expected, (10, 3, 3, 3) found)' in text
-    assert refused(run_train, opt, 'path:pretrain_network_teacher=~').startswith(
+    assert refused(run_command, opt, 'path:pretrain_network_teacher=~').startswith(
         'path.pretrain_network_teacher: missing'
     )
 
 
-def test_unknown_tap_ends_in_one_line_with_the_nearest(run_folder, run_train):
+def test_unknown_tap_ends_in_one_line_with_the_nearest(run_folder, run_command):
     _, opt = run_folder('run')
     term = '{type: SpatialAffinityLoss, student_taps: [body.0, upsampel:input], teacher_taps: [body.1, body.2]}'
-    text = refused(run_train, opt, f'train:distill_opt=[{term}]')
+    text = refused(run_command, opt, f'train:distill_opt=[{term}]')
     assert text.startswith("train.distill_opt: EDSR has no module 'upsampel'; the nearest are upsample")
-    text = refused(run_train, opt, f'train:distill_opt=[{term.replace("_taps", "_tap")}]')
+    text = refused(run_command, opt, f'train:distill_opt=[{term.replace("_taps", "_tap")}]')
     assert text == (
         "train.distill_opt.0.student_tap: SpatialAffinityLoss has no such argument (did you mean 'student_taps'?)"
     )
 
 
-def test_changed_teacher_or_terms_are_refused_on_resume(run_folder, run_train, tmp_path, teacher):
+def test_changed_teacher_or_terms_are_refused_on_resume(run_folder, run_command, tmp_path, teacher):
     _, opt = run_folder('run', total_iter=2)
-    assert run_train(opt).code == 0
+    assert run_command('train', '-opt', opt).code == 0
     moved = tmp_path / 'moved.pth'
     moved.write_bytes(teacher.read_bytes())
     key = f'path:pretrain_network_teacher={moved}'
-    ended = run_train(opt, '--auto_resume', '--force_yml', key, 'train:total_iter=3')
+    ended = run_command('train', '-opt', opt, '--auto_resume', '--force_yml', key, 'train:total_iter=3')
     assert ended.code == 0, ended.err
     torch.save({'params': EDSR(3, 3, 12, 4, 2).state_dict()}, moved)
-    ended = run_train(opt, '--auto_resume', '--force_yml', key, 'train:total_iter=4')
+    ended = run_command('train', '-opt', opt, '--auto_resume', '--force_yml', key, 'train:total_iter=4')
     assert ended.code == 2
     assert ended.err == f'error: {moved}: not the teacher of the run to resume; its weights are others\n'
     for change in ('network_teacher:res_scale=0.2', 'train:distill_opt=[{type: OutputDistillationLoss}]'):
-        ended = run_train(opt, '--auto_resume', '--force_yml', change)
+        ended = run_command('train', '-opt', opt, '--auto_resume', '--force_yml', change)
         assert ended.code == 2
         assert 'error: the run to resume had other options: ' + change.split('=')[0].replace(':', '.') in ended.err

@@ -163,14 +163,14 @@ def test_non_finite_losses_are_skipped_up_to_a_limit_and_reach_no_checkpoint(mak
 
 @pytest.mark.parametrize(('images', 'batch', 'iterations'), [(3, 5, 3), (1, 3, 2), (3, 2, 5)])
 def test_iterations_are_as_many_as_asked_for_whatever_the_sizes(
-    tmp_path, make_pairs, tiny_options, write_yaml, run_train, images, batch, iterations
+    tmp_path, make_pairs, tiny_options, write_yaml, run_command, images, batch, iterations
 ):
     make_pairs(tmp_path / 'train', count=images)
     make_pairs(tmp_path / 'val', count=1)
     sizes = {'datasets': {'train': {'batch_size_per_gpu': batch}}, 'train': {'total_iter': iterations}}
     changes = {'val': {'val_freq': 1, 'save_img': True}, 'logger': {'save_checkpoint_freq': 2}}
     opt = write_yaml(tmp_path / 'tiny.yml', tiny_options(tmp_path, {**sizes, **changes}))
-    ended = run_train(opt)
+    ended = run_command('train', '-opt', opt)
     assert ended.code == 0, ended.err
     root = tmp_path / 'experiments' / 'tiny'
     lines = [json.loads(line) for line in (root / 'metrics.jsonl').read_text().splitlines()]

@@ -59,6 +59,7 @@ def test_run_ends_with_a_summary(reference):
     assert 'Training ended at iteration 8 after 0:00:' in tail[2] and str(reference.root) in tail[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec('wandb') is None, reason='Weights & Biases is not installed')
 def test_weights_and_biases_gets_the_curves(make_run, tmp_path, monkeypatch):
     monkeypatch.setenv('WANDB_MODE', 'offline')

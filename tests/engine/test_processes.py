@@ -95,12 +95,12 @@ def only_error(ended):
 
 
 @pytest.fixture
-def alone(run_folder, run_train):
+def alone(run_folder, run_command):
     """``alone(**train)``: the folder of a run in one process."""
 
     def run(**train):
         folder, opt = run_folder('alone', options(BATCH, **train))
-        ended = run_train(opt)
+        ended = run_command('train', '-opt', opt)
         assert ended.code == 0, ended.err
         return folder
 
@@ -115,11 +115,11 @@ GRADIENT = {'optim_g': {'type': 'SGD', 'lr': 1e9, 'betas': None}, 'total_iter': 
     ('processes', 'parts', 'terms'),
     [(2, 1, ALL_TERMS), (3, 1, ALL_TERMS), (1, 3, NO_NEGATIVES), (2, 3, NO_NEGATIVES), (3, 2, NO_NEGATIVES)],
 )
-def test_loss_and_gradients_are_those_of_one_process(alone, run_folder, run_processes, processes, parts, terms):
+def test_loss_and_gradients_are_those_of_one_process(alone, run_folder, run_command, processes, parts, terms):
     one = alone(**GRADIENT, **terms)
     changes = options(BATCH // processes // parts, accumulate=parts, **GRADIENT, **terms)
     folder, opt = run_folder('many', changes)
-    assert_all_ended_well(run_processes('train', opt, processes))
+    assert_all_ended_well(run_command('train', '-opt', opt, processes=processes))
     ours, theirs = (torch.cat([value.flatten() for value in weights(run, 1).values()]) for run in (folder, one))
     assert theirs.norm() > 1e6
     assert (ours - theirs).norm() <= 1e-6 * theirs.norm()
@@ -129,10 +129,10 @@ def test_loss_and_gradients_are_those_of_one_process(alone, run_folder, run_proc
 
 
 @pytest.mark.parametrize(('processes', 'slurm'), [(2, False), (3, False), (2, True)])
-def test_processes_train_as_one_does(alone, run_folder, run_processes, processes, slurm):
+def test_processes_train_as_one_does(alone, run_folder, run_command, processes, slurm):
     one = alone(**ALL_TERMS)
     folder, opt = run_folder('many', options(BATCH // processes, **ALL_TERMS))
-    ended = run_processes('train', opt, processes, slurm=slurm)
+    ended = run_command('train', '-opt', opt, processes=processes, slurm=slurm)
     assert_all_ended_well(ended)
     assert_near(weights(folder), weights(one), 1e-5)
     assert f'global batch {BATCH} = {BATCH // processes} images x {processes} processes;' in ended[0].out
@@ -143,47 +143,48 @@ def test_processes_train_as_one_does(alone, run_folder, run_processes, processes
         assert here == {**there, 'value': pytest.approx(there['value'], abs=1e-2)}
 
 
-def test_validation_and_test_give_the_numbers_of_one_process(alone, run_folder, run_processes, run_command):
+@pytest.mark.slow
+def test_validation_and_test_give_the_numbers_of_one_process(alone, run_folder, run_command):
     still = {'optim_g': {'type': 'SGD', 'lr': 0, 'betas': None}, 'total_iter': 1}
     one = alone(**still)
     opt = one / 'tiny.yml'
     tested = ['--force_yml', f'path:pretrain_network_g={one}/experiments/tiny/models/net_g_latest.pth']
-    assert run_command('test', opt, *tested).code == 0
+    assert run_command('test', '-opt', opt, *tested).code == 0
     table = one / 'results' / 'tiny' / 'results.json'
     values = leaves(json.loads(table.read_text())['sets'])
     assert len(values) > 10
     for processes in (2, 3):
         folder, many = run_folder(f'many{processes}', options(BATCH // processes, **still))
-        assert_all_ended_well(run_processes('train', many, processes))
+        assert_all_ended_well(run_command('train', '-opt', many, processes=processes))
         assert [line['value'] for line in metrics(folder)] == pytest.approx(
             [line['value'] for line in metrics(one)], abs=1e-9
         )
-        assert_all_ended_well(run_processes('test', opt, processes, *tested))
+        assert_all_ended_well(run_command('test', '-opt', opt, *tested, processes=processes))
         assert leaves(json.loads(table.read_text())['sets']) == pytest.approx(values, abs=1e-9)
 
 
-def test_run_goes_on_in_other_numbers_of_processes_and_says_what_has_changed(alone, run_folder, run_processes):
+def test_run_goes_on_in_other_numbers_of_processes_and_says_what_has_changed(alone, run_folder, run_command):
     one = alone(**ALL_TERMS)
     folder, opt = run_folder('many', options(BATCH // 2, **ALL_TERMS))
     short = '--force_yml', 'train:total_iter=10'
-    assert_all_ended_well(run_processes('train', opt, 2, *short))
+    assert_all_ended_well(run_command('train', '-opt', opt, *short, processes=2))
     changed = ['--auto_resume', '--force_yml', f'datasets:train:batch_size_per_gpu={BATCH // 3}']
-    ended = run_processes('train', opt, 3, *changed)
+    ended = run_command('train', '-opt', opt, *changed, processes=3)
     assert_all_ended_well(ended)
     for text in ('train.total_iter was 10, is 20', 'datasets.train.batch_size_per_gpu was 3, is 2'):
         assert f'Changed since the state was saved: {text}' in ended[0].out
     assert_near(weights(folder), weights(one), 1e-5)
-    refused = run_processes('train', opt, 2, *changed)
+    refused = run_command('train', '-opt', opt, *changed, processes=2)
     assert [process.code for process in refused] == [2, 2]
     assert 'was 6, is 4' in only_error(refused)
 
 
-def test_nan_in_one_process_skips_the_step_in_all(run_folder, run_processes):
+def test_nan_in_one_process_skips_the_step_in_all(run_folder, run_command):
     loss = {'pixel_opt': {'type': 'FaultyLoss', 'loss_weight': 0.5}, 'total_iter': 6}
     outcomes = {}
     for name, nan_at in (('nan', 4), ('whole', 0)):
         folder, opt = run_folder(name, {**options(3, **loss), 'logger': {'save_checkpoint_freq': 1, 'keep_states': 9}})
-        ended = run_processes('train', opt, 2, everywhere={'nan_at': 0}, nan_at=nan_at)
+        ended = run_command('train', '-opt', opt, processes=2, everywhere={'nan_at': 0}, accident={'nan_at': nan_at})
         assert_all_ended_well(ended)
         outcomes[name] = folder
     nan, whole = outcomes['nan'], outcomes['whole']
@@ -198,43 +199,49 @@ def test_nan_in_one_process_skips_the_step_in_all(run_folder, run_processes):
     assert 'skipped' not in log(whole)
 
 
-def test_too_many_skipped_steps_end_all_processes(run_folder, run_processes):
+def test_too_many_skipped_steps_end_all_processes(run_folder, run_command):
     folder, opt = run_folder('nan', options(3, optim_g={'type': 'SGD', 'lr': 1e30, 'betas': None}, skip_limit=3))
-    ended = run_processes('train', opt, 2)
+    ended = run_command('train', '-opt', opt, processes=2)
     assert [process.code for process in ended] == [1, 1]
     assert only_error(ended).startswith('error: 3 steps in a row were skipped')
 
 
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize('processes', [1, 2])
-def test_signal_to_one_ends_all_after_saving(run_folder, run_processes, run_train, number, code, processes):
+def test_signal_to_one_ends_all_after_saving(run_folder, run_command, number, code, processes):
     folder, opt = run_folder('stopped', options(2, total_iter=100_000))
     accident = {'signal_number': number, 'path': str(states(folder) / '10.state')}
     if processes == 1:
-        ended = [run_train(opt, '--force_yml', 'datasets:train:num_worker_per_gpu=2', **accident)]
+        ended = [
+            run_command('train', '-opt', opt, '--force_yml', 'datasets:train:num_worker_per_gpu=2', accident=accident)
+        ]
     else:
-        ended = run_processes('train', opt, processes, **accident)
+        ended = run_command('train', '-opt', opt, processes=processes, accident=accident)
     assert [process.code for process in ended] == [code] * processes
     assert only_error(ended) == f'error: ended by {number.name} after saving; --auto_resume goes on from here'
     newest = max(int(path.stem) for path in states(folder).glob('*.state'))
     one_more = '--auto_resume', '--force_yml', f'train:total_iter={newest + 1}'
-    ended = [run_train(opt, *one_more)] if processes == 1 else run_processes('train', opt, processes, *one_more)
+    ended = (
+        [run_command('train', '-opt', opt, *one_more)]
+        if processes == 1
+        else run_command('train', '-opt', opt, *one_more, processes=processes)
+    )
     assert_all_ended_well(ended)
     assert f'iterations {newest:,} to {newest + 1:,}' in ended[0].out
 
 
-def test_failure_of_one_process_ends_all_with_its_code_and_one_line(run_folder, run_processes):
+def test_failure_of_one_process_ends_all_with_its_code_and_one_line(run_folder, run_command):
     folder, opt = run_folder('broken', options(3))
     for path in sorted((folder / 'train' / 'HR').iterdir())[:3]:
         path.write_bytes(path.read_bytes()[:-300])
-    ended = run_processes('train', opt, 2)
+    ended = run_command('train', '-opt', opt, processes=2)
     assert [process.code for process in ended] == [2, 2]
     assert 'not an image that can be decoded' in only_error(ended)
 
 
-def test_full_disk_of_the_process_that_writes_ends_all(run_folder, run_processes):
+def test_full_disk_of_the_process_that_writes_ends_all(run_folder, run_command):
     folder, opt = run_folder('full', options(3))
-    ended = run_processes('train', opt, 2, everywhere={'file_limit': 10_000})
+    ended = run_command('train', '-opt', opt, processes=2, everywhere={'file_limit': 10_000})
     assert [process.code for process in ended] == [1, 1]
     assert 'File too large' in only_error(ended) and 'net_g_best.pth' in only_error(ended)
     assert not list(states(folder).iterdir())
@@ -248,9 +255,10 @@ def torchrun(folder, processes, opt, restarts=0):
         return subprocess.Popen([sys.executable, *command], cwd=folder, stdout=out, stderr=subprocess.STDOUT)
 
 
-def test_killed_process_under_torchrun_starts_all_again_and_ends_with_the_same_bits(run_folder, run_processes):
+@pytest.mark.slow
+def test_killed_process_under_torchrun_starts_all_again_and_ends_with_the_same_bits(run_folder, run_command):
     whole, opt = run_folder('whole', options(3))
-    assert_all_ended_well(run_processes('train', opt, 2))
+    assert_all_ended_well(run_command('train', '-opt', opt, processes=2))
     folder, opt = run_folder('killed', options(3))
     process = torchrun(folder, 2, opt, restarts=1)
     try:

@@ -61,6 +61,7 @@ def events(make_run, tmp_path_factory) -> int:
     return int(count.read_text())
 
 
+@pytest.mark.slow
 def test_killed_thirty_times_and_resumed_is_never_killed(make_run, events, same):
     longer = {'train': {'total_iter': 120}, 'val': {'val_freq': 10}, 'logger': {'save_checkpoint_freq': 2}}
     straight, run = make_run(longer), make_run(longer)

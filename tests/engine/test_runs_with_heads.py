@@ -25,7 +25,7 @@ def state_of(run, iteration):
 
 
 @pytest.fixture
-def run_in(make_run, data, tiny_options, run_processes):
+def run_in(make_run, data, tiny_options, run_command):
     """``run_in(processes, batch of each, train)``: a run that has ended well."""
 
     def start(processes, batch, train):
@@ -33,7 +33,7 @@ def run_in(make_run, data, tiny_options, run_processes):
         val_set = tiny_options(data)['datasets']['val']
         sections = {'train': {**tiny_options(data)['train'], **train}, 'datasets': {'train': train_set, 'val': val_set}}
         run = make_run({'network_g': NETWORK, **sections})
-        ended = run_processes('train', run.opt, processes)
+        ended = run_command('train', '-opt', run.opt, processes=processes)
         assert [process.code for process in ended] == [0] * processes, ended
         return run
 

@@ -95,7 +95,7 @@ dist_params:
 
 
 @pytest.fixture(scope='module')
-def train_stock(tmp_path_factory, make_pairs, run_train):
+def train_stock(tmp_path_factory, make_pairs, run_command):
     """``train_stock('disk' or 'lmdb')``: the folder of a training by these options."""
     data = tmp_path_factory.mktemp('data')
     folders = {}
@@ -117,7 +117,7 @@ def train_stock(tmp_path_factory, make_pairs, run_train):
         opt = folder / 'train_EDSR_Mx2.yml'
         opt.write_text(STOCK.format(storage=storage, **places), encoding='utf-8')
         roots = [f'path:experiments_root={folder}/experiments', f'path:tb_root={folder}/tb_logger']
-        ended = run_train(opt, '--force_yml', *roots)
+        ended = run_command('train', '-opt', opt, '--force_yml', *roots)
         assert ended.code == 0, ended.err
         return folder
 

@@ -66,7 +66,7 @@ def test_no_weights_at_all(benchmark_options, refused):
 
 
 def test_options_that_are_not_there(run_command, tmp_path):
-    ended = run_command('test', tmp_path / 'gone.yml')
+    ended = run_command('test', '-opt', tmp_path / 'gone.yml')
     assert (ended.code, ended.out) == (2, '')
     assert ended.err.startswith(f'error: {tmp_path / "gone.yml"}: ') and ended.err.count('\n') == 1
 
@@ -76,6 +76,6 @@ def test_an_image_that_a_network_cannot_upscale(benchmark_options, run_command, 
     arguments = {'num_in_ch': 3, 'num_out_ch': 3, 'scale': 2, 'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4}
     torch.save({'params': RRDBNet(**arguments).state_dict()}, tmp_path / 'rrdb.pth')
     opt = write_yaml(tmp_path / 't.yml', {**benchmark_options, 'network_g': {'type': 'RRDBNet', **arguments}})
-    ended = run_command('test', opt, '--checkpoints', str(tmp_path / 'rrdb.pth'))
+    ended = run_command('test', '-opt', opt, '--checkpoints', str(tmp_path / 'rrdb.pth'))
     told = f'error: {tmp_path / "rrdb.pth"}: cannot upscale an image of 16x13: AssertionError\n'
     assert (ended.code, ended.err) == (2, told)

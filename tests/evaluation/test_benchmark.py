@@ -77,7 +77,7 @@ def run_test(tmp_path, run_command, write_yaml) -> Callable[..., str]:
 
     def run(options: Mapping[str, Any], *arguments: str) -> str:
         options = {**options, 'val': {'latency': False, **options.get('val', {})}}
-        ended = run_command('test', write_yaml(tmp_path / 'test.yml', options), *arguments)
+        ended = run_command('test', '-opt', write_yaml(tmp_path / 'test.yml', options), *arguments)
         assert ended.code == 0, ended.err
         assert ended.err == ''
         return ended.out
@@ -218,6 +218,7 @@ def test_earlier_results_are_kept(options, run_test, tmp_path, data):
     assert len(list((tmp_path / 'results').iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_results_outlive_the_reader_of_a_pipe(options, write_yaml, tmp_path):
     command = Path(basicsr_clsd.__file__).with_name('test.py')
     opt = write_yaml(tmp_path / 'test.yml', {**options, 'val': {'latency': False}})

@@ -246,7 +246,9 @@ def test_values_that_are_not_finite_are_told(benchmark_options, files, tmp_path,
     state = student(0).state_dict()
     state['conv_last.bias'][:] = float('nan')
     torch.save({'params': state}, files['first'])
-    ended = run_command('test', write_yaml(tmp_path / 't.yml', benchmark_options), '--checkpoints', files['first'])
+    ended = run_command(
+        'test', '-opt', write_yaml(tmp_path / 't.yml', benchmark_options), '--checkpoints', files['first']
+    )
     assert (ended.code, ended.err) == (2, f'error: {files["first"]}: its network makes values that are not finite\n')
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from helpers.students import ARGUMENTS, student
 
+pytestmark = pytest.mark.slow
+
 WIDE = {'num_feat': 64}
 ROOM = 448 * 2**20  # of the whole image, 256 channels at 500x500 pixels take 244 MiB, and shuffled 244 more
 
@@ -35,7 +37,7 @@ def test_smaller_tiles_when_memory_really_runs_out(large, tested, run_command, w
     whole = tested(large)
     assert whole['networks']['wide']['tile'] is None
     opt = write_yaml(tmp_path / 'little.yml', {**large, 'name': 'little'})
-    ended = run_command('test', opt, memory=ROOM)
+    ended = run_command('test', '-opt', opt, accident={'memory': ROOM})
     assert ended.code == 0, ended.err
     little = results(tmp_path, 'little')
     tile = little['networks']['wide']['tile']
@@ -50,7 +52,7 @@ def test_smaller_tiles_when_memory_really_runs_out(large, tested, run_command, w
 @pytest.mark.skipif(sys.platform != 'linux', reason='memory is limited by Linux')
 def test_an_output_of_1280x720_that_does_not_fit_costs_no_result(large, run_command, write_yaml, tmp_path):
     opt = write_yaml(tmp_path / 'little.yml', {**large, 'val': {'tile': 64}})
-    ended = run_command('test', opt, memory=ROOM)
+    ended = run_command('test', '-opt', opt, accident={'memory': ROOM})
     assert ended.code == 0, ended.err
     content = results(tmp_path, large['name'])
     assert content['networks']['wide']['latency_failure'] == 'memory ran out'

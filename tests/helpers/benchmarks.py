@@ -50,7 +50,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def tested(tmp_path: Path, run_command, write_yaml, run_processes) -> Callable[..., dict[str, Any]]:
+def tested(tmp_path: Path, run_command, write_yaml) -> Callable[..., dict[str, Any]]:
     """``tested(options, *arguments)``: runs ``test.py``, which must succeed; returns its ``results.json``.
 
     ``processes``: how many share the work.
@@ -59,9 +59,9 @@ def tested(tmp_path: Path, run_command, write_yaml, run_processes) -> Callable[.
     def run(options: Mapping[str, Any], *arguments: str, processes: int = 1) -> dict[str, Any]:
         opt = write_yaml(tmp_path / 'test.yml', options)
         if processes == 1:
-            ended = [run_command('test', opt, *arguments, env={**os.environ})]
+            ended = [run_command('test', '-opt', opt, *arguments, env={**os.environ})]
         else:
-            ended = run_processes('test', opt, processes, *arguments)
+            ended = run_command('test', '-opt', opt, *arguments, processes=processes)
         assert [end.code for end in ended] == [0] * processes, ended
         return results(tmp_path / 'results' / options['name'])
 
@@ -73,7 +73,7 @@ def refused(tmp_path: Path, run_command, write_yaml) -> Callable[..., str]:
     """``refused(options, *arguments)``: runs ``test.py``, which must tell one line and exit with 2; returns it."""
 
     def run(options: Mapping[str, Any], *arguments: str) -> str:
-        ended = run_command('test', write_yaml(tmp_path / 'test.yml', options), *arguments)
+        ended = run_command('test', '-opt', write_yaml(tmp_path / 'test.yml', options), *arguments)
         assert ended.code == 2, ended
         assert ended.err.startswith('error: ') and ended.err.count('\n') == 1, ended.err
         assert not (tmp_path / 'results').exists()

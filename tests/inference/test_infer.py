@@ -40,7 +40,7 @@ def gray_of(run, image: np.ndarray) -> np.ndarray:
     return run(np.repeat(image.reshape(*image.shape[:2], 1), 3, 2)).astype(float).mean(2)
 
 
-def test_every_kind_of_image(photos, model, expected, close, run_program, tmp_path):
+def test_every_kind_of_image(photos, model, expected, close, run_command, tmp_path):
     rgb, deep = noise(20, 31), noise(20, 31, dtype=np.uint16)
     Image.fromarray(rgb).save(photos / 'rgb.png')
     Image.fromarray(rgb[..., 0]).save(photos / 'gray.png')
@@ -58,7 +58,7 @@ def test_every_kind_of_image(photos, model, expected, close, run_program, tmp_pa
     (photos / 'sub' / 'folder').mkdir(parents=True)
     Image.fromarray(rgb).save(photos / 'sub' / 'folder' / 'turned.jpg', exif=exif, quality=95)
     Image.fromarray(rgb).convert('CMYK').save(photos / 'print.jpg')
-    ended = run_program('infer', '-i', 'photos', '-o', 'out', '-m', model, cwd=tmp_path)
+    ended = run_command('infer', '-i', 'photos', '-o', 'out', '-m', model, cwd=tmp_path)
     assert ended.code == 1
     assert ended.err.splitlines() == [
         'error: photos/print.jpg: has CMYK colours, made for printing; convert it to RGB first',
@@ -89,12 +89,12 @@ def test_every_kind_of_image(photos, model, expected, close, run_program, tmp_pa
     assert np.abs(found[..., 1] - alpha).max() <= 1
 
 
-def test_alpha_by_bicubic(photos, model, run_program, tmp_path):
+def test_alpha_by_bicubic(photos, model, run_command, tmp_path):
     alpha = np.zeros((12, 12, 1), np.uint8)
     alpha[:, 6:] = 255
     Image.fromarray(np.dstack([noise(12, 12), alpha])).save(photos / 'edge.png')
     Image.fromarray(np.dstack([noise(12, 12), np.full_like(alpha, 77)])).save(photos / 'even.png')
-    assert run_program('infer', '-i', 'photos', '-o', 'o', '-m', model, '--alpha', 'bicubic', cwd=tmp_path).code == 0
+    assert run_command('infer', '-i', 'photos', '-o', 'o', '-m', model, '--alpha', 'bicubic', cwd=tmp_path).code == 0
     rows = read(tmp_path / 'o' / 'edge_x2.png')[..., 3]
     assert (rows == rows[0]).all()
     # Keys' cubic convolution (a = -1/2) of a step, a quarter of a pixel from the samples, clipped.
@@ -102,7 +102,7 @@ def test_alpha_by_bicubic(photos, model, run_program, tmp_path):
     assert (read(tmp_path / 'o' / 'even_x2.png')[..., 3] == 77).all()
 
 
-def test_adversarial_folder(photos, model, expected, close, run_program, tmp_path):
+def test_adversarial_folder(photos, model, expected, close, run_command, tmp_path):
     (photos / 'empty.png').touch()
     (photos / 'text.png').write_text('no image')
     (photos / 'notes.txt').write_text('not a photo, and passed over')
@@ -120,7 +120,7 @@ def test_adversarial_folder(photos, model, expected, close, run_program, tmp_pat
     os.symlink(photos, photos / 'loop')
     os.symlink(photos / 'itself.png', photos / 'itself.png')
     os.symlink(photos / 'one pixel.png', photos / 'link.png')
-    ended = run_program('infer', '-i', 'photos', '-o', 'photos/out', '-m', model, cwd=tmp_path)
+    ended = run_command('infer', '-i', 'photos', '-o', 'photos/out', '-m', model, cwd=tmp_path)
     assert ended.code == 1, ended
     lines = ended.err.splitlines()
     assert lines[-1] == '4 could not be upscaled'
@@ -134,25 +134,25 @@ def test_adversarial_folder(photos, model, expected, close, run_program, tmp_pat
 
 
 @pytest.fixture(scope='module')
-def undisturbed(tmp_path_factory, make_images, model, run_program) -> Path:
+def undisturbed(tmp_path_factory, make_images, model, run_command) -> Path:
     folder = tmp_path_factory.mktemp('undisturbed')
     make_images(folder / 'photos', count=4, height=24, width=20)
-    ended = run_program('infer', '-i', 'photos', '-o', 'out', '-m', model, cwd=folder)
+    ended = run_command('infer', '-i', 'photos', '-o', 'out', '-m', model, cwd=folder)
     assert ended.code == 0 and ended.err == ''
     return folder
 
 
 @pytest.mark.parametrize('how', ['half_written', 'os.replace'])
-def test_killed_in_the_middle_and_again(undisturbed, model, run_program, tmp_path, how):
+def test_killed_in_the_middle_and_again(undisturbed, model, run_command, tmp_path, how):
     temporary = str(tmp_path / 'out' / '.img3_x2.png.tmp')
     accident = {'half_written': temporary} if how == 'half_written' else {'before': how, 'path': temporary}
     command = ('infer', '-i', undisturbed / 'photos', '-o', 'out', '-m', model)
-    assert run_program(*command, cwd=tmp_path, **accident).code == -9
+    assert run_command(*command, cwd=tmp_path, accident=accident).code == -9
     assert (tmp_path / 'out' / '.img3_x2.png.tmp').exists()
     left = sorted(path.name for path in (tmp_path / 'out').glob('*.png'))
     assert left[:2] == ['img1_x2.png', 'img2_x2.png'] and 'img3_x2.png' not in left
     times = {name: (tmp_path / 'out' / name).stat().st_mtime_ns for name in left[:2]}
-    ended = run_program(*command, cwd=tmp_path)
+    ended = run_command(*command, cwd=tmp_path)
     assert ended.code == 0
     assert '2 of 4 are there already' in ended.out
     assert {name: (tmp_path / 'out' / name).stat().st_mtime_ns for name in times} == times
@@ -160,46 +160,46 @@ def test_killed_in_the_middle_and_again(undisturbed, model, run_program, tmp_pat
     assert {path.name: path.read_bytes() for path in (tmp_path / 'out').iterdir()} == whole
 
 
-def test_existing_files_are_kept_unless_told(undisturbed, model, run_program, tmp_path):
+def test_existing_files_are_kept_unless_told(undisturbed, model, run_command, tmp_path):
     out = tmp_path / 'out'
     out.mkdir()
     (out / 'img2_big.jpg').write_bytes(b'mine')
     command = ('infer', '-i', undisturbed / 'photos', '-o', out, '-m', model, '--suffix', '_big', '--format', 'jpg')
-    assert run_program(*command, cwd=tmp_path).code == 0
+    assert run_command(*command, cwd=tmp_path).code == 0
     assert sorted(path.name for path in out.iterdir()) == [f'img{number}_big.jpg' for number in range(1, 5)]
     assert (out / 'img2_big.jpg').read_bytes() == b'mine'
-    assert run_program(*command, '--overwrite', cwd=tmp_path).code == 0
+    assert run_command(*command, '--overwrite', cwd=tmp_path).code == 0
     assert read(out / 'img2_big.jpg').shape == (48, 40, 3)
 
 
-def test_one_photo_to_a_file(undisturbed, model, run_program, tmp_path):
+def test_one_photo_to_a_file(undisturbed, model, run_command, tmp_path):
     photo = undisturbed / 'photos' / 'img1.png'
-    ended = run_program('infer', '-i', photo, '-o', 'deep/er/result.tif', '-m', model, '--tile', '7', cwd=tmp_path)
+    ended = run_command('infer', '-i', photo, '-o', 'deep/er/result.tif', '-m', model, '--tile', '7', cwd=tmp_path)
     assert ended.code == 0
     tiled, whole = read(tmp_path / 'deep/er/result.tif'), read(undisturbed / 'out' / 'img1_x2.png')
     assert np.abs(tiled.astype(int) - whole).max() <= 1
 
 
-def test_results_beside_the_photos_are_not_upscaled_again(model, make_images, run_program, tmp_path):
+def test_results_beside_the_photos_are_not_upscaled_again(model, make_images, run_command, tmp_path):
     photos = make_images(tmp_path / 'photos', count=2, height=9, width=9)
     for _ in range(2):
-        assert run_program('infer', '-i', photos, '-o', photos, '-m', model, cwd=tmp_path).code == 0
+        assert run_command('infer', '-i', photos, '-o', photos, '-m', model, cwd=tmp_path).code == 0
         assert len(list(photos.iterdir())) == 4
 
 
-def test_colour_profile_is_kept(photos, model, run_program, tmp_path):
+def test_colour_profile_is_kept(photos, model, run_command, tmp_path):
     profile = bytes(range(256)) * 3
     Image.fromarray(noise(8, 8)).save(photos / 'wide gamut.png', icc_profile=profile)
-    assert run_program('infer', '-i', 'photos', '-o', 'out', '-m', model, cwd=tmp_path).code == 0
+    assert run_command('infer', '-i', 'photos', '-o', 'out', '-m', model, cwd=tmp_path).code == 0
     with Image.open(tmp_path / 'out' / 'wide gamut_x2.png') as image:
         assert image.info['icc_profile'] == profile
 
 
-def test_what_a_format_cannot_hold(photos, model, run_program, tmp_path):
+def test_what_a_format_cannot_hold(photos, model, run_command, tmp_path):
     Image.fromarray(noise(8, 8, 4)).save(photos / 'alpha.png')
     cv2.imwrite(str(photos / 'deep.png'), noise(8, 8, dtype=np.uint16))
     Image.fromarray(noise(8, 8)).save(photos / 'plain.png')
-    ended = run_program('infer', '-i', 'photos', '-o', 'out', '-m', model, '--format', 'jpg', cwd=tmp_path)
+    ended = run_command('infer', '-i', 'photos', '-o', 'out', '-m', model, '--format', 'jpg', cwd=tmp_path)
     assert ended.code == 1
     assert 'out/alpha_x2.jpg: jpg cannot hold transparency' in ended.err
     assert 'out/deep_x2.jpg: jpg cannot hold 16 bits per value' in ended.err
@@ -224,19 +224,19 @@ def test_what_a_format_cannot_hold(photos, model, run_program, tmp_path):
         (['-i', 'a.png', '-o', 'out', '-m', 'bad.onnx'], 'bad.onnx: not an ONNX file that can be run'),
     ],
 )
-def test_mistakes_are_told_in_a_line(model, run_program, tmp_path, arguments, message):
+def test_mistakes_are_told_in_a_line(model, run_command, tmp_path, arguments, message):
     Image.fromarray(noise(4, 4)).save(tmp_path / 'a.png')
     (tmp_path / 'nothing').mkdir()
     for name in ('bad.pth', 'bad.safetensors', 'bad.onnx'):
         (tmp_path / name).write_bytes(b'bad')
-    ended = run_program('infer', '-m', model, *arguments, cwd=tmp_path)
+    ended = run_command('infer', '-m', model, *arguments, cwd=tmp_path)
     assert ended.code == 2
     assert message in ended.err and ended.err.count('\n') == 1
     assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
-def test_a_network_whose_values_are_not_finite_is_told(run_program, tmp_path, value):
+def test_a_network_whose_values_are_not_finite_is_told(run_command, tmp_path, value):
     import torch  # noqa: PLC0415
     from helpers.students import student  # noqa: PLC0415
 
@@ -244,7 +244,7 @@ def test_a_network_whose_values_are_not_finite_is_told(run_program, tmp_path, va
     state = student(0).state_dict()
     state['conv_last.bias'][1] = value
     torch.save(state, tmp_path / 'wrong.pth')
-    ended = run_program('infer', '-m', 'wrong.pth', '-i', 'a.png', '-o', 'out', cwd=tmp_path)
+    ended = run_command('infer', '-m', 'wrong.pth', '-i', 'a.png', '-o', 'out', cwd=tmp_path)
     assert ended.code == 1
     assert 'wrong.pth: its network makes values that are not finite' in ended.err
     assert not list((tmp_path / 'out').iterdir())
@@ -267,24 +267,27 @@ def write_nearest(path: Path, scale: int) -> None:
 @pytest.mark.parametrize('scale', [1, 3])
 @pytest.mark.parametrize('tile', ['1', '7', '16'])
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
-def test_no_pixel_is_lost_at_a_seam(run_program, tmp_path, scale, tile, dtype):
+def test_no_pixel_is_lost_at_a_seam(run_command, tmp_path, scale, tile, dtype):
     write_nearest(tmp_path / 'nearest.onnx', scale)
     image = noise(23, 37, 4, dtype)
     cv2.imwrite(str(tmp_path / 'a.png'), image)
-    ended = run_program('infer', '-i', 'a.png', '-o', 'b.png', '-m', 'nearest.onnx', '--tile', tile, cwd=tmp_path)
+    ended = run_command('infer', '-i', 'a.png', '-o', 'b.png', '-m', 'nearest.onnx', '--tile', tile, cwd=tmp_path)
     assert ended.code == 0, ended.err
     made = cv2.imread(str(tmp_path / 'b.png'), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(made, image.repeat(scale, 0).repeat(scale, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='memory is limited by Linux')
 @pytest.mark.parametrize('repeats', [(28, 42), (2, 417)])
-def test_memory_is_that_of_a_tile(run_program, tmp_path, repeats):
+def test_memory_is_that_of_a_tile(run_command, tmp_path, repeats):
     write_nearest(tmp_path / 'nearest.onnx', 4)
     # 33 MB that become 520 MB; in floating point they would be 2,081. The wide one's rows of square tiles have 369 MB.
     image = np.tile(noise(96, 96), (*repeats, 1))
     assert cv2.imwrite(str(tmp_path / 'large.png'), image)
-    ended = run_program('infer', '-i', 'large.png', '-o', 'out', '-m', 'nearest.onnx', cwd=tmp_path, memory=450 * 2**20)
+    ended = run_command(
+        'infer', '-i', 'large.png', '-o', 'out', '-m', 'nearest.onnx', cwd=tmp_path, accident={'memory': 450 * 2**20}
+    )
     assert ended.code == 0, ended.err
     with Image.open(tmp_path / 'out' / 'large_x4.png') as made:
         assert made.size == (4 * image.shape[1], 4 * image.shape[0])

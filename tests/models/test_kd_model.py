@@ -325,6 +325,7 @@ def test_memory_formats_change_no_more_than_rounding(distill, make_batch):
         assert step(teacher, batch, iteration) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a C++ compiler on a CPU')
 def test_compiled_networks_train_as_the_plain_ones_and_hold_no_feature(distill, make_batch):
     terms = [*FAKD, *LFD]

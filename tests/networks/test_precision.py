@@ -65,6 +65,7 @@ def test_free_settings_change_no_more_than_rounding(make_model, make_batch, chan
     assert changed.upscale(batch['lq'])[0] == pytest.approx(plain.upscale(batch['lq'])[0], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a C++ compiler on a CPU')
 def test_compiled_network_trains_as_the_plain_one_with_heads_and_moving_average(make_model, make_batch):
     # Adam makes a step of the whole learning rate of a gradient that rounding alone tells from zero.

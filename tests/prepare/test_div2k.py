@@ -429,13 +429,13 @@ def test_verified_images_are_not_decoded_again_unless_they_changed(place):
 TINY = ('num_gpu=0', 'network_g:num_feat=8', 'network_g:num_block=1', 'train:total_iter=2', 'val:val_freq=2')
 
 
-def test_shipped_options_train_on_what_was_prepared(place, run_train, monkeypatch):
+def test_shipped_options_train_on_what_was_prepared(place, run_command, monkeypatch):
     monkeypatch.delenv('CLSD_DATA', raising=False)
     assert place.prepare('--scales', '2').code == 0
     small = ('datasets:train:batch_size_per_gpu=2', 'datasets:train:num_worker_per_gpu=0')
     roots = [f'path:{name}_root={place.root / name}' for name in ('experiments', 'tb')]
     options = REPO / 'options' / 'train_EDSR_x2.yml'
-    ended = run_train(options, '--force_yml', *TINY, *small, *roots, cwd=place.root)
+    ended = run_command('train', '-opt', options, '--force_yml', *TINY, *small, *roots, cwd=place.root)
     assert ended.code == 0, ended.err
     lines = (place.root / 'experiments' / 'train_EDSR_x2' / 'metrics.jsonl').read_text().splitlines()
     assert {json.loads(line)['dataset'] for line in lines} == {'DIV2K801-810'}

@@ -216,23 +216,23 @@ def test_a_method_can_be_called_otherwise(write_results):
     assert [row.name for row in table.rows] == ['EDSR', 'CLSD']  # the paper's order
 
 
-def test_the_command_writes_and_refuses(write_results, tmp_path, run_script):
+def test_the_command_writes_and_refuses(write_results, tmp_path, run_command):
     path = write_results('all', {'Set5': {'EDSR': [30.0], 'CLSD': [31.0]}})
-    ended = run_script('compare', path, '--paper', '-o', tmp_path / 'out')
+    ended = run_command('scripts/compare', path, '--paper', '-o', tmp_path / 'out')
     assert ended.code == 0, ended.err
     assert '+1.000 [+1.000, +1.000]' in ended.out
     names = ['comparison.csv', 'comparison.md', 'comparison.tex']
     assert sorted(file.name for file in (tmp_path / 'out').iterdir()) == names
-    ended = run_script('compare', path, tmp_path / 'out')  # as results/* names them
+    ended = run_command('scripts/compare', path, tmp_path / 'out')  # as results/* names them
     assert ended.code == 0, ended.err
-    ended = run_script('compare', tmp_path / 'out')
+    ended = run_command('scripts/compare', tmp_path / 'out')
     assert ended.code == 2 and 'the tables of a comparison' in ended.err
     for arguments, message in (
         (['--baseline', 'CLDS'], "--baseline: no method 'CLDS' in these results (did you mean 'CLSD'?)"),
         (['-o', path / 'results.json' / 'out'], 'cannot be written'),
         ([tmp_path / 'missing'], 'missing: cannot be read'),
     ):
-        ended = run_script('compare', path, *arguments)
+        ended = run_command('scripts/compare', path, *arguments)
         assert ended.code == 2
         assert message in ended.err and ended.err.count('\n') == 1
 

@@ -77,12 +77,12 @@ def test_cost_is_drawn_of_networks_whose_cost_is_known(write_results, trained, t
     assert first == second and first[0].startswith(b'\x89PNG') and b'<svg' in first[1]
 
 
-def test_the_command_chooses_and_refuses(write_results, trained, tmp_path, run_script):
+def test_the_command_chooses_and_refuses(write_results, trained, tmp_path, run_command):
     for scale in (2, 3):
         row = f'CLSD_x{scale}'
         write_results(row, {'Set5': {row: [30.0 + scale]}}, networks=trained(row, 0), scale=scale)
     tests = [tmp_path / 'CLSD_x2', tmp_path / 'CLSD_x3']
-    ended = run_script('figures', 'cost', *tests, '--scale', 3, '-o', tmp_path / 'figures' / 'cost.v1')
+    ended = run_command('scripts/figures', 'cost', *tests, '--scale', 3, '-o', tmp_path / 'figures' / 'cost.v1')
     assert ended.code == 0, ended.err
     assert sorted(path.name for path in (tmp_path / 'figures').iterdir()) == ['cost.v1.png', 'cost.v1.svg']
     for arguments, message in (
@@ -93,7 +93,7 @@ def test_the_command_chooses_and_refuses(write_results, trained, tmp_path, run_s
         (['crops', *tests, '--image', 'Set5/a'], 'no images; test with'),
         (['curves', tmp_path], 'not the folder of a training'),
     ):
-        ended = run_script('figures', *arguments, '-o', tmp_path / 'no')
+        ended = run_command('scripts/figures', *arguments, '-o', tmp_path / 'no')
         assert ended.code == 2
         assert message in ended.err and ended.err.count('\n') == 1
     assert not list(tmp_path.glob('no*'))

@@ -146,7 +146,7 @@ def test_a_folder_that_is_neither_is_named(tmp_path):
         read_sources([str(tmp_path)])
 
 
-def test_the_command_writes_and_refuses(folder, run_script, tmp_path):
+def test_the_command_writes_and_refuses(folder, run_command, tmp_path):
     test = folder / 'results' / 'train_CLSD_x2_seed0'
     before = (test / 'results.json').read_bytes()
     for arguments, message in (
@@ -154,10 +154,10 @@ def test_the_command_writes_and_refuses(folder, run_script, tmp_path):
         ([tmp_path, '-o', tmp_path / 'a.html'], 'neither the folder of a test'),
         ([test, '-o', test / 'results.json' / 'a.html'], 'cannot be written'),
     ):
-        ended = run_script('report', *arguments)
+        ended = run_command('scripts/report', *arguments)
         assert ended.code == 2
         assert message in ended.err and ended.err.count('\n') == 1
     assert (test / 'results.json').read_bytes() == before and not list(tmp_path.iterdir())
-    ended = run_script('report', test, '-o', tmp_path / 'new' / 'a.html')
+    ended = run_command('scripts/report', test, '-o', tmp_path / 'new' / 'a.html')
     assert ended.code == 0, ended.err
     assert len(viewer_of((tmp_path / 'new' / 'a.html').read_text(encoding='utf-8'))) == 2

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from helpers.report_sources import page_of, write_report_sources
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory, make_pairs) -> Path:

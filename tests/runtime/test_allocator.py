@@ -23,6 +23,7 @@ def page_faults(keep: bool) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason="sets glibc's allocator")
 @pytest.mark.parametrize('keep', [True, False])
 def test_freed_memory_is_used_again_without_asking_the_system(keep):
