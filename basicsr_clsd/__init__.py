@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from basicsr_clsd.inference.upscaler import Upscaler
 
 __all__ = ['Upscaler']
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 compat.install()
 

@@ -38,6 +38,22 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def count(text: str) -> int:
+    """A whole number that is not negative, of the command line."""
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, of the command line."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 @contextmanager
 def processes(arguments: argparse.Namespace, options: 'Options', console: Console) -> Iterator['Processes']:
     """Join the other processes of the run; one of them speaks."""

@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(arguments: argparse.Namespace, console: cli.Console) -> None:
+def export(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Open the weights and write them in the format that was asked for."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.deploy.description import default_name, describe  # noqa: PLC0415
@@ -82,6 +82,11 @@ def main(arguments: argparse.Namespace, console: cli.Console) -> None:
     )
 
 
+def main() -> None:
+    """Parse the command line, and run."""
+    arguments = parse()
+    cli.run(lambda console: export(arguments, console))
+
+
 if __name__ == '__main__':
-    parsed = parse()
-    cli.run(lambda console: main(parsed, console))
+    main()

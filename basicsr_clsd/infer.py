@@ -41,7 +41,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(arguments: argparse.Namespace, console: cli.Console) -> None:
+def infer(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Check everything, then upscale photo by photo."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
@@ -81,6 +81,11 @@ def main(arguments: argparse.Namespace, console: cli.Console) -> None:
         sys.exit(FAILURE)
 
 
+def main() -> None:
+    """Parse the command line, and run."""
+    arguments = parse()
+    cli.run(lambda console: infer(arguments, console))
+
+
 if __name__ == '__main__':
-    parsed = parse()
-    cli.run(lambda console: main(parsed, console))
+    main()

@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(arguments: argparse.Namespace, console: cli.Console) -> None:
+def test(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Load and check the options, the weights and the data, and measure."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.config import check, load  # noqa: PLC0415
@@ -57,6 +57,11 @@ def main(arguments: argparse.Namespace, console: cli.Console) -> None:
             console.print(f'Tables and per-image values: {benchmark.folder}', markup=False)
 
 
+def main() -> None:
+    """Parse the command line, and run."""
+    arguments = parse()
+    cli.run(lambda console: test(arguments, console))
+
+
 if __name__ == '__main__':
-    parsed = parse()
-    cli.run(lambda console: main(parsed, console))
+    main()

@@ -22,7 +22,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(arguments: argparse.Namespace, console: cli.Console) -> None:
+def train(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Load and check the options, build the run, train."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.config import check, load  # noqa: PLC0415
@@ -43,6 +43,11 @@ def main(arguments: argparse.Namespace, console: cli.Console) -> None:
         trainer.run()
 
 
+def main() -> None:
+    """Parse the command line, and run."""
+    arguments = parse()
+    cli.run(lambda console: train(arguments, console))
+
+
 if __name__ == '__main__':
-    parsed = parse()
-    cli.run(lambda console: main(parsed, console))
+    main()

@@ -1,42 +1,10 @@
-"""Compare methods, over scales and seeds: ``python scripts/compare.py results/* --paper``.
+"""Runs ``basicsr_clsd/commands/compare.py`` of this checkout, wherever it is started."""
 
-Each RESULTS is a folder that ``test.py`` wrote, or METHOD=FOLDER to call the method something else. Tests of one method
-at one scale are its seeds. Exit code 0: done. 1: the disk failed. 2: a mistake in what was given.
-"""
-
-import argparse
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a file: import this checkout's package, wherever the command is started
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr_clsd import cli
+from basicsr_clsd.commands.compare import main  # noqa: E402
 
-
-def main(arguments: argparse.Namespace, console: cli.Console) -> None:
-    """Read, compare, print and write."""
-    # Imported here so that --help and a mistyped argument need not wait.
-    from basicsr_clsd.evaluation.results import read_all  # noqa: PLC0415
-    from basicsr_clsd.reporting.comparison import compare  # noqa: PLC0415
-    from basicsr_clsd.reporting.tables import print_tables, write_tables  # noqa: PLC0415
-    from basicsr_clsd.runtime.files import check_writable  # noqa: PLC0415
-
-    tables = compare(read_all(arguments.results), arguments.baseline, arguments.paper, arguments.metrics)
-    if arguments.output:
-        check_writable(arguments.output)
-    print_tables(tables, console)
-    if arguments.output:
-        write_tables(tables, arguments.output)
-        console.print(f'Markdown, LaTeX and CSV: {arguments.output}', markup=False)
-
-
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('results', nargs='+', metavar='RESULTS', help='results/NAME, or METHOD=results/NAME')
-    parser.add_argument('--paper', action='store_true', help="put the paper's numbers beside, and make its Table 5")
-    parser.add_argument('--baseline', metavar='METHOD', help='what differences are to (default: EDSR)')
-    parser.add_argument('--metrics', nargs='+', metavar='METRIC', help='default: all that all results have')
-    parser.add_argument('-o', '--output', type=Path, metavar='DIR', help='write comparison.md, .tex and .csv there')
-    parsed = parser.parse_args()
-    cli.run(lambda console: main(parsed, console))
+main()

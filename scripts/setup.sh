@@ -118,7 +118,7 @@ fi
 log=$env/basicsr-clsd-setup.log
 constraints=$env/basicsr-clsd-constraints.txt
 stamp=$env/basicsr-clsd-setup.stamp
-key="$version $(cat "$repo/setup.py" "$repo/scripts/setup.sh" | cksum)"
+key="$version $(cat "$repo/pyproject.toml" "$repo/scripts/setup.sh" | cksum)"
 stamped=$(cat "$stamp" 2>/dev/null || true)
 
 # What `dev` installed holds everything that a run without it needs.

@@ -56,7 +56,7 @@ class Checkout:
     def __init__(self, folder: Path):
         self.root = folder / 'a checkout'
         shutil.copytree(REPO / 'scripts', self.root / 'scripts', ignore=shutil.ignore_patterns('__pycache__'))
-        shutil.copy(REPO / 'setup.py', self.root)
+        shutil.copy(REPO / 'pyproject.toml', self.root)
         (self.root / 'basicsr_clsd').mkdir()
         (self.root / 'basicsr_clsd' / '__init__.py').touch()
         self.env = folder / 'an env'
@@ -193,7 +193,7 @@ def uninstall_torch(checkout: Checkout) -> None:
 
 
 def change_requirements(checkout: Checkout) -> None:
-    with open(checkout.root / 'setup.py', 'a') as file:
+    with open(checkout.root / 'pyproject.toml', 'a') as file:
         file.write('# changed\n')
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from basicsr_clsd.config import Options, check, load
 from basicsr_clsd.config.load import read_yaml
-from basicsr_clsd.config.paths import REPOSITORY, output_root
+from basicsr_clsd.config.paths import PACKAGE, output_root
 from basicsr_clsd.config.schema import FileName
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.results import FILE
@@ -90,9 +90,9 @@ class Job:
         """What is left to do: ``(what, command)``."""
         left = []
         if not self.is_trained():
-            left.append(('training', [sys.executable, str(REPOSITORY / 'basicsr_clsd' / 'train.py'), *self.train]))
+            left.append(('training', [sys.executable, str(PACKAGE / 'train.py'), *self.train]))
         if left or not self.is_tested():
-            left.append(('test', [sys.executable, str(REPOSITORY / 'basicsr_clsd' / 'test.py'), *self.test]))
+            left.append(('test', [sys.executable, str(PACKAGE / 'test.py'), *self.test]))
         return left
 
 

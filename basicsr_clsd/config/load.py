@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from basicsr_clsd.config.paths import nearest_options_file, options_file
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError, suggest
 
@@ -73,6 +74,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f'{path}{line}: not valid YAML: {error.problem}') from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        if isinstance(error, FileNotFoundError):
+            reason = f'{reason}{nearest_options_file(path)}'
         raise UserError(f'{path}: cannot be read as an options file: {reason}') from error
     if not isinstance(content, dict):
         found = 'empty' if content is None else f'a {type(content).__name__}'
@@ -102,7 +105,7 @@ class _Merged:
         for base in bases:
             if not isinstance(base, str):
                 raise UserError(f"{path}: 'base' is a file name or a list of them, not {base!r}")
-            self.add_file(path.parent / base, (*above, path))
+            self.add_file(options_file(base, path.parent), (*above, path))
         self.add(layer, _shown(path))
 
     def origin(self, keys: Keys) -> str:
@@ -157,11 +160,11 @@ def parse_override(text: str) -> dict[str, Any]:
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Options:
     """Load an options file with its ``base`` files and the overrides of the command line.
 
-    ``base:`` names one file or a list, relative to the file it stands in; later files win, key by key, and a section
-    whose ``type`` changes starts anew. ``~`` (null) takes a key back to its default.
+    ``base:`` names one file or a list, relative to the file it stands in, else shipped ones. Later files win, key by
+    key, and a section whose ``type`` changes starts anew. ``~`` (null) takes a key back to its default.
 
     Args:
-        path: The YAML file.
+        path: The YAML file, or the name of a shipped one.
         overrides: Texts ``a:b=value``; the value is parsed as YAML.
 
     Returns:
@@ -171,7 +174,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Options:
         UserError: Names the file and the key that is wrong, and the nearest known key for an unknown one.
     """
     merged = _Merged()
-    merged.add_file(Path(path))
+    merged.add_file(options_file(path))
     for text in overrides:
         merged.add(parse_override(text), COMMAND_LINE)
     try:

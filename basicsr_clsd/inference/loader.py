@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from basicsr_clsd.config import Options, load
-from basicsr_clsd.config.paths import REPOSITORY
+from basicsr_clsd.config.paths import PACKAGE
 from basicsr_clsd.errors import UserError, suggest
 from basicsr_clsd.inference.checkpoint_origin import training_of
 from basicsr_clsd.inference.deployed_network import DeployedNetwork
@@ -17,7 +17,7 @@ from basicsr_clsd.inference.edsr_arguments import edsr_arguments
 from basicsr_clsd.inference.onnx_network import OnnxNetwork
 from basicsr_clsd.networks.weights import read_file, read_weights, safetensors_header
 
-ZOO = REPOSITORY / 'basicsr_clsd' / 'model_zoo'
+ZOO = PACKAGE / 'model_zoo'
 SUFFIXES = ('.pth', '.pt', '.safetensors', '.onnx')
 PRECISIONS = ('fp32', 'bf16', 'fp16')
 NETWORK = 'network_g'  # in the header of a safetensors file and an ONNX file: that section, in JSON

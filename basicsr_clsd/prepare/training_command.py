@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from basicsr_clsd.config.load import parse_yaml
-from basicsr_clsd.config.paths import REPOSITORY
+from basicsr_clsd.config.paths import checkout
 
 LONGEST_NAME = 60
 
@@ -24,11 +24,11 @@ def training_command(folder: Path, scale: int, storage: str, validation: bool) -
         validation: Whether there is ``folder/val`` too.
     """
     folder = folder.absolute()
-    here = Path.cwd() == REPOSITORY
-    program, options = (
-        str(path if here else REPOSITORY / path)
-        for path in ('basicsr_clsd/train.py', f'options/train_CLSD_x{scale}.yml')
-    )
+    options, repository = f'train_CLSD_x{scale}.yml', checkout()
+    program = ['clsd-train']
+    if repository is not None:
+        start = Path() if Path.cwd() == repository else repository
+        program, options = ['python', str(start / 'basicsr_clsd' / 'train.py')], str(start / 'options' / options)
     name = re.sub(r'[^A-Za-z0-9_-]+', '_', folder.name)[:LONGEST_NAME].strip('_') or 'photos'
     end = '' if storage == 'folder' else '.lmdb'
 
@@ -41,7 +41,7 @@ def training_command(folder: Path, scale: int, storage: str, validation: bool) -
         ]
 
     lines = [
-        ['python', program, '-opt', options, '--force_yml', f'name={_value(f"{name}_x{scale}")}'],
+        [*program, '-opt', options, '--force_yml', f'name={_value(f"{name}_x{scale}")}'],
         keys('train', 'train'),
         [*keys('val', 'val'), 'datasets:val:names=~'] if validation else ['datasets:val=~'],
     ]

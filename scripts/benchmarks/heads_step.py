@@ -21,7 +21,7 @@ from measuring import seconds
 from torch.utils.flop_counter import FlopCounterMode
 
 from basicsr_clsd.config import Options, check, load
-from basicsr_clsd.config.paths import REPOSITORY
+from basicsr_clsd.config.paths import SHIPPED_OPTIONS
 from basicsr_clsd.models import SupervisedModel
 from basicsr_clsd.registry import build_model
 from basicsr_clsd.runtime.memory import keep_freed_memory
@@ -46,7 +46,7 @@ def student_options(student: str, heads: bool, args: argparse.Namespace) -> Opti
     folder, _, name = student.rpartition('/')
     overrides = [f'num_gpu={int(args.device == "cuda")}', f'datasets:train:batch_size_per_gpu={args.batch}']
     overrides += [f'datasets:train:gt_size={args.patch * args.scale}']
-    options = load(REPOSITORY / 'options' / folder / f'train_CLSD_{name}_x{args.scale}.yml', overrides)
+    options = load(SHIPPED_OPTIONS / folder / f'train_CLSD_{name}_x{args.scale}.yml', overrides)
     if not heads:
         values = options.as_dict()
         values['network_g'] = values['network_g']['student']

@@ -9,7 +9,7 @@ from paper_times import WITH_TEACHER
 from torch import nn
 
 from basicsr_clsd.config import Options, check, load
-from basicsr_clsd.config.paths import REPOSITORY
+from basicsr_clsd.config.paths import SHIPPED_OPTIONS
 from basicsr_clsd.registry import build_model
 
 BASICSR, CONVOLUTION = 'BasicSR', 'convolution'
@@ -39,7 +39,7 @@ def method_options(method: str, setting: str, args: argparse.Namespace, extra: S
     if method in WITH_TEACHER:
         size, tiny = ('tiny', [TINY_TEACHER]) if extra is TINY else ('full', [])
         overrides += [f'path:pretrain_network_teacher={args.folder}/{size}.pth', *tiny]
-    options = load(REPOSITORY / 'options' / file.format(args.scale), overrides)
+    options = load(SHIPPED_OPTIONS / file.format(args.scale), overrides)
     check(options)
     return options
 
