@@ -13,10 +13,11 @@ _NEGATIVES = (('cross',), ('intra',), ('cross', 'intra'), ('intra', 'cross'), ('
 _REDUCTIONS = ('sum', 'mean')
 _BATCH_DIMS = 4
 
-# The l1 distances are computed in pieces of the images: on CUDA their backward holds N x 2N x columns of a piece. A
-# piece is short for accuracy too, as torch's kernels add up its columns in plain fp32.
+# On a CPU the l1 distances are computed in pieces of the images that stay in its cache. A piece is short for accuracy
+# too, as torch's CPU kernels add up its columns in plain fp32; those of a GPU add them up in a tree.
 _PIECE_BYTES = 8 * 2**20
 _PIECE_COLUMNS = 4096
+_DEVICE_BYTES = 512 * 2**20  # of 2N x 2N x columns for every head, which the backward holds
 
 
 class ContrastiveTerms(NamedTuple):
@@ -106,44 +107,48 @@ class ContrastiveLoss(nn.Module):
         double = any(images.dtype == torch.float64 for images in (sr, *head_srs))
         dtype = torch.float64 if double else torch.float32
         with torch.autocast(sr.device.type, enabled=False):
-            student = (sr.detach() if self.detach_teacher else sr).flatten(1).to(dtype)
-            distances = [self._distances(student, head_sr.flatten(1).to(dtype)) for head_sr in head_srs]
-            positive = torch.stack([positive for positive, _ in distances]).to(dtype)  # (T, N)
-            negative = torch.stack([negative for _, negative in distances]).to(dtype)
+            heads = torch.stack([head_sr.flatten(1).to(dtype) for head_sr in head_srs])
+            student = (sr.detach() if self.detach_teacher else sr).flatten(1).to(dtype).expand_as(heads)
+            positive, negative = (found.to(dtype) for found in self._distances(student, heads))  # (T, N) both
             ratio = positive / (negative + self.eps)
             loss = ratio.sum() if self.reduction == 'sum' else ratio.mean(1).sum()
             return ContrastiveTerms(self.loss_weight * loss, positive.detach().mean(), negative.detach().mean())
 
-    def _distances(self, student: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the distance to the positive and the summed distances to the negatives of each image, (N,) both."""
-        count = len(head)
-        positive, distances = self._between_images(student, head)
+    def _distances(self, student: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the distance to the positive and the summed distances to the negatives of each image, (T, N) both.
+
+        Args:
+            student: Flattened images (T, N, D), the same for every head.
+            heads: The heads' images, (T, N, D).
+        """
+        count = heads.shape[1]
+        positive, distances = self._between_images(student, heads)
         if 'global' in self.negatives:
-            pairs = distances.sum() / 2  # each pair is there from both of its ends
-            return positive, (pairs.detach() if self.detach_negatives else pairs).expand(count)
+            pairs = distances.sum((1, 2), keepdim=True)[..., 0] / 2  # each pair is there from both of its ends
+            return positive, (pairs.detach() if self.detach_negatives else pairs).expand_as(positive)
         if self.detach_negatives:
-            from_student = self._between_images(student, head.detach())[1][:count, count:]
-            to_student = self._between_images(head, student.detach())[1][:count, count:]
-            between_heads = self._between_images(head, head.detach())[1][:count, count:]
+            from_student = self._between_images(student, heads.detach())[1][:, :count, count:]
+            to_student = self._between_images(heads, student.detach())[1][:, :count, count:]
+            between_heads = self._between_images(heads, heads.detach())[1][:, :count, count:]
         else:
-            from_student, to_student = distances[:count, count:], distances[count:, :count]
-            between_heads = distances[count:, count:]
+            from_student, to_student = distances[:, :count, count:], distances[:, count:, :count]
+            between_heads = distances[:, count:, count:]
         chosen = {
             'cross': from_student,
             'intra': between_heads,
             'simclr': to_student + between_heads,
         }
-        return positive, torch.stack([chosen[name] for name in self.negatives]).sum((0, 2))
+        return positive, torch.stack([chosen[name] for name in self.negatives]).sum((0, 3))
 
     def _between_images(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Return d(first_i, second_i), (N,), and all distances, (2N, 2N), with 0 between versions of one image."""
+        """Return d(first_i, second_i), (T, N), and all distances, (T, 2N, 2N), with 0 between versions of one image."""
         positive, distances = _DISTANCES[self.distance](first, second)
-        same = torch.eye(len(first), dtype=torch.bool, device=first.device).repeat(2, 2)
+        same = torch.eye(first.shape[1], dtype=torch.bool, device=first.device).repeat(2, 2)
         return positive, distances.masked_fill(same, 0)
 
 
-class _MeanL1(torch.autograd.Function):
-    """Mean absolute differences of two batches of flattened images, without anything of N x N x D.
+class _MeanL1OnCPU(torch.autograd.Function):
+    """Mean absolute differences of two batches of flattened images (N, D), without anything of N x N x D.
 
     Returns d(first_i, second_i), (N,), and the distances among all images, first's before second's, (2N, 2N).
     The forward of torch.pdist is several times faster on a CPU than that of torch.cdist, and the backward of cdist
@@ -193,17 +198,69 @@ def _pieces(images: Tensor) -> list[slice]:
     return [slice(start, start + columns) for start in range(0, size, columns)]
 
 
+class _MeanL1OnDevice(torch.autograd.Function):
+    """What :class:`_MeanL1OnCPU` computes, for all heads at once: few operators, each with much to do.
+
+    Images are (T, N, D); the distances come as (T, N) and (T, 2N, 2N). The columns are cut by the memory of the
+    backward alone.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        rows = torch.cat((first, second), 1)
+        ctx.save_for_backward(rows)
+        distances = torch.cdist(rows, rows, p=1) / rows.shape[2]
+        count = first.shape[1]
+        return distances[:, :count, count:].diagonal(dim1=1, dim2=2).clone(), distances
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, of_paired: Tensor, of_distances: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        (rows,) = ctx.saved_tensors
+        heads, both, size = rows.shape
+        count = both // 2
+        weights = (of_distances + of_distances.mT) / size  # a pair's distance is there twice
+        paired = torch.diag_embed(of_paired / size)
+        weights[:, :count, count:] += paired
+        weights[:, count:, :count] += paired
+        first, second = ctx.needs_input_grad
+        these = slice(0 if first else count, both if second else count)
+        weights = weights[:, these].contiguous()
+        columns = max(1, _DEVICE_BYTES // (heads * weights.shape[1] * both * rows.element_size()))
+        # The last argument is for the distances, which the gradient of an l1 norm has no use for.
+        grad = torch.cat(
+            [
+                torch.ops.aten._cdist_backward(weights, part[:, these].contiguous(), part.contiguous(), 1.0, weights)
+                for part in rows.split(columns, 2)
+            ],
+            2,
+        )
+        return grad[:, :count] if first else None, grad[:, -count:] if second else None
+
+
+def _mean_l1(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The l1 distances of images (T, N, D): head by head in pieces for a CPU's cache, at once on other devices."""
+    if first.device.type != 'cpu':
+        found: tuple[Tensor, Tensor] = _MeanL1OnDevice.apply(first, second)  # pyright: ignore[reportAssignmentType]
+        return found
+    distances = [_MeanL1OnCPU.apply(*pair) for pair in zip(first, second, strict=True)]
+    paired, among = (torch.stack(parts) for parts in zip(*distances, strict=True))
+    return paired, among
+
+
 def _cosine(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """1 - cos, with the interface of _MeanL1.
+    """1 - cos, with the interface of _mean_l1.
 
     In fp64: similar images have a cosine so near 1 that 1 - cos would keep few digits of an fp32 one.
     """
-    first, second = F.normalize(first.double(), dim=1), F.normalize(second.double(), dim=1)
-    rows = torch.cat((first, second))
-    return 1 - (first * second).sum(1), 1 - rows @ rows.T
+    first, second = F.normalize(first.double(), dim=2), F.normalize(second.double(), dim=2)
+    rows = torch.cat((first, second), 1)
+    return 1 - (first * second).sum(2), 1 - rows @ rows.mT
 
 
-_DISTANCES = {'l1': _MeanL1.apply, 'cosine': _cosine}
+_DISTANCES = {'l1': _mean_l1, 'cosine': _cosine}
 
 
 def _check_images(sr: Tensor, head_srs: Sequence[Tensor]) -> None:

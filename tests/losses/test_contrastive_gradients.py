@@ -143,3 +143,36 @@ def test_the_cosine_of_near_images_keeps_its_digits():
     sr, head_srs = make_images(3, shape=(3, 32, 32), dtype=torch.float32, noise=0.003)
     expected = plain_loss(sr.double(), [head_sr.double() for head_sr in head_srs], distance='cosine')
     assert ContrastiveLoss(distance='cosine')(sr, head_srs).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@every_negatives
+@pytest.mark.parametrize('detach_teacher', [True, False])
+@pytest.mark.parametrize('detach_negatives', [True, False])
+@pytest.mark.parametrize('columns', [1, 1000])
+def test_all_heads_at_once_give_what_they_give_one_by_one(
+    monkeypatch, negatives, detach_teacher, detach_negatives, columns
+):
+    sr, head_srs = make_images()
+    loss = ContrastiveLoss(
+        negatives=negatives, detach_teacher=detach_teacher, detach_negatives=detach_negatives, loss_weight=10
+    )
+    one_by_one = loss(sr, head_srs)
+    monkeypatch.setitem(contrastive_loss._DISTANCES, 'l1', contrastive_loss._MeanL1OnDevice.apply)
+    monkeypatch.setattr(contrastive_loss, '_DEVICE_BYTES', columns * 3 * 8 * 8 * 8)
+    at_once = loss(sr, head_srs)
+    torch.testing.assert_close(at_once, one_by_one, rtol=1e-12, atol=0)
+    for grad, expected in zip(gradients(at_once, sr, head_srs), gradients(one_by_one, sr, head_srs), strict=True):
+        torch.testing.assert_close(grad, expected, rtol=1e-10, atol=1e-15)
+
+
+@pytest.mark.parametrize('on_device', [False, True])
+def test_fp32_gradients_agree_with_fp64_at_the_size_of_training(monkeypatch, on_device):
+    if on_device:
+        monkeypatch.setitem(contrastive_loss._DISTANCES, 'l1', contrastive_loss._MeanL1OnDevice.apply)
+    sr, head_srs = make_images(16, shape=(3, 48, 48), dtype=torch.float32)
+    doubles = [image.detach().double().requires_grad_() for image in (sr, *head_srs)]
+    loss, expected = ContrastiveLoss()(sr, head_srs), plain_loss(doubles[0].detach(), doubles[1:])
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    pairs = zip(gradients(loss, sr, head_srs), gradients(expected, doubles[0], doubles[1:]), strict=True)
+    for grad, exact in pairs:
+        assert (grad - exact).abs().max() <= 1e-5 * exact.abs().max()
