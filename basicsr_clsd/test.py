@@ -28,11 +28,11 @@ def test(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Load and check the options, the weights and the data, and measure."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.config import check, load  # noqa: PLC0415
+    from basicsr_clsd.engine.build import build_dataset  # noqa: PLC0415
     from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
     from basicsr_clsd.errors import UserError  # noqa: PLC0415
     from basicsr_clsd.evaluation.benchmark import Benchmark  # noqa: PLC0415
     from basicsr_clsd.evaluation.evaluated import build_methods, named_checkpoints  # noqa: PLC0415
-    from basicsr_clsd.registry import build_dataset  # noqa: PLC0415
 
     set_up_console(console)
     options = load(arguments.opt, arguments.force_yml)

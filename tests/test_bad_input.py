@@ -133,7 +133,7 @@ def test_options_file_that_cannot_be_read(place):
         ('train:optim_g:lr=fast', 'train.optim_g: '),
         ('train:optim_g:type=Adamm', "train.optim_g.type: unknown name 'Adamm'"),
         ('train:pixel_opt:type=L3Loss', "train.pixel_opt.type: unknown name 'L3Loss' (did you mean 'L1Loss'?)"),
-        ('train:pixel_opt:reduction=all', 'train: L1Loss: '),
+        ('train:pixel_opt:reduction=all', 'train: L1Loss cannot be built: '),
         ('train:contrastive_opt:negatives=[outer]', 'outer'),
         ('train:contrastive_opt:type=L1Loss', 'train.contrastive_opt.type: L1Loss is no contrastive loss'),
         ('val:metrics:psnr:crop_border=two', "val.metrics.psnr.crop_border: must be a number of pixels, not 'two'"),

@@ -10,8 +10,8 @@ from basicsr_clsd.archs.head import Head, to_image
 from basicsr_clsd.archs.probe import DryRun, dry_run, upscaled
 from basicsr_clsd.archs.taps import FeatureTaps
 from basicsr_clsd.archs.trunk import expand, find_trunk, is_lr_sized
-from basicsr_clsd.config.check import entries
 from basicsr_clsd.errors import UserError, suggest
+from basicsr_clsd.registry import known
 
 EVENLY = 'evenly'
 TRUNK, NONE = 'trunk', 'none'
@@ -151,10 +151,10 @@ def _size(feature: Tensor) -> str:
 
 
 def _build_student(section: Mapping[str, Any]) -> nn.Module:
-    known = entries(ARCH_REGISTRY)
-    if not isinstance(section, Mapping) or section.get('type') not in known:
+    archs = known('archs')
+    if not isinstance(section, Mapping) or section.get('type') not in archs:
         raise UserError(f'student: must be a section with the type of a registered arch, not {section!r}')
-    network = known[section['type']](**{key: value for key, value in section.items() if key != 'type'})
+    network = archs[section['type']](**{key: value for key, value in section.items() if key != 'type'})
     if hasattr(network, 'heads'):
         raise UserError(f'student.type: {section["type"]} has heads of its own')
     return network

@@ -16,8 +16,6 @@ from basicsr_clsd.errors import FAILURE
 def ablate(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Plan, run, and sum up."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
-    import basicsr_clsd.data  # noqa: PLC0415
-    import basicsr_clsd.models  # noqa: F401, PLC0415  (registers what options name)
     from basicsr_clsd.ablation.plan import locked, plan, read_set  # noqa: PLC0415
     from basicsr_clsd.ablation.runs import ANY, Runs  # noqa: PLC0415
     from basicsr_clsd.ablation.summary import summarize  # noqa: PLC0415

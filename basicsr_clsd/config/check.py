@@ -3,59 +3,14 @@
 import importlib.util
 import inspect
 import logging
-from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
-from basicsr.models import lr_scheduler
-from basicsr.utils.registry import (
-    ARCH_REGISTRY,
-    DATASET_REGISTRY,
-    LOSS_REGISTRY,
-    METRIC_REGISTRY,
-    MODEL_REGISTRY,
-    Registry,
-)
 
+from basicsr_clsd import registry
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.protocols import PROTOCOLS
 from basicsr_clsd.config.schema import Dataset, Options, Train
-from basicsr_clsd.errors import UserError, suggest
-
-# BasicSR's names of what this project has its own, compatible classes for.
-ALIASES = {
-    'SRModel': 'SupervisedModel',
-    'SwinIRModel': 'SupervisedModel',
-    'PairedImageDataset': 'PairedDataset',
-}
-SCHEDULERS = {
-    'MultiStepLR': lr_scheduler.MultiStepRestartLR,
-    'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
-    'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
-}
-# These two need more than gradients: a closure, sparse gradients.
-UNUSABLE_OPTIMIZERS = ('LBFGS', 'SparseAdam')
-OPTIMIZERS = {
-    name: kind
-    for name, kind in vars(torch.optim).items()
-    if isinstance(kind, type)
-    and issubclass(kind, torch.optim.Optimizer)
-    and kind is not torch.optim.Optimizer
-    and name not in UNUSABLE_OPTIMIZERS
-}
-
-
-def entries(registry: Registry) -> dict[str, type]:
-    """Everything in a registry, by name; ``dict(registry)`` fails, as it has ``keys`` but no items.
-
-    BasicSR finds what it has registered with its own suffix without it too: ``SRVGGNetCompact``.
-    """
-    return {short: kind for name, kind in registry for short in (name.removesuffix('_basicsr'), name)}
-
-
-def registered(registry: Registry, name: str) -> type:
-    """The class of that name; BasicSR's ``Registry.get`` prints a misleading line for an unknown one."""
-    return entries(registry)[ALIASES.get(name, name)]
+from basicsr_clsd.errors import UserError
 
 
 def check(options: Options, testing: bool = False) -> None:
@@ -68,7 +23,7 @@ def check(options: Options, testing: bool = False) -> None:
     Raises:
         UserError: One line with the first fault, its key, and what exists instead.
     """
-    _check_name(options.model_type, own_names(MODEL_REGISTRY), 'model_type')
+    registry.find('models', options.model_type, 'model_type')
     networks = {key: getattr(options, key) for key in ('network_g', 'network_teacher')}
     networks |= {f'networks.{name}.network_g': network.network_g for name, network in options.networks.items()}
     for key, network in networks.items():
@@ -77,7 +32,7 @@ def check(options: Options, testing: bool = False) -> None:
     for key, dataset in options.datasets.items():
         if key.split('_')[0] not in ('train', 'val', 'test'):
             raise UserError(f"datasets.{key}: a set's section is named train, val... or test_...")
-        _check_name(dataset.type, own_names(DATASET_REGISTRY), f'datasets.{key}.type')
+        registry.find('data', dataset.type, f'datasets.{key}.type')
         _check_normalisation(dataset, f'datasets.{key}')
     names = [dataset.name for _, dataset in options.sets('val', *(['test'] if testing else []))]
     for name in names:
@@ -99,7 +54,7 @@ def check(options: Options, testing: bool = False) -> None:
 def _check_metrics(options: Options) -> None:
     for key, metric in options.val.metrics.items():
         # Metrics are called with the two images before these arguments.
-        _check_component(metric, entries(METRIC_REGISTRY), f'val.metrics.{key}', given=('img', 'img2'))
+        registry.check('metrics', metric, f'val.metrics.{key}', given=('img', 'img2'))
         border = metric.arguments().get('crop_border', 0)
         if isinstance(border, bool) or not isinstance(border, int) or border < 0:
             raise UserError(f'val.metrics.{key}.crop_border: must be a number of pixels, not {border!r}')
@@ -114,12 +69,6 @@ def _check_metrics(options: Options) -> None:
             raise UserError(f'val.metrics.{key}: is not that of val.protocol: {protocol}; leave one of the two out')
 
 
-def own_names(registry: Registry) -> list[str]:
-    """Names of this project's classes in a registry, and BasicSR's names that stand for them."""
-    own = [name for name, kind in registry if kind.__module__.startswith('basicsr_clsd.')]
-    return sorted([*own, *(alias for alias, name in ALIASES.items() if name in own)])
-
-
 def _check_training(options: Options) -> None:
     train = options.train
     if train is None:
@@ -131,13 +80,13 @@ def _check_training(options: Options) -> None:
         raise UserError('datasets.train.gt_size: missing; give the side of the HR training patch in pixels')
     if dataset.gt_size % options.scale:
         raise UserError(f'datasets.train.gt_size: {dataset.gt_size} is not a multiple of scale {options.scale}')
-    _check_component(train.optim_g, OPTIMIZERS, 'train.optim_g', given=('params',))
-    _check_component(train.scheduler, SCHEDULERS, 'train.scheduler', given=('optimizer',))
+    registry.check('optimizers', train.optim_g, 'train.optim_g', given=('params',))
+    registry.check('schedulers', train.scheduler, 'train.scheduler', given=('optimizer',))
     _check_schedule(train)
     for key in Train.model_fields:
         loss = getattr(train, key)
         if key.endswith('_opt') and isinstance(loss, Component):
-            _check_component(loss, entries(LOSS_REGISTRY), f'train.{key}')
+            registry.check('losses', loss, f'train.{key}')
     _check_distillation(options, train)
     if train.contrastive_opt is not None and dataset.batch_size_per_gpu == 1:
         raise UserError('datasets.train.batch_size_per_gpu: 1 is too few: a contrastive term compares images')
@@ -156,7 +105,7 @@ def _check_training(options: Options) -> None:
 
 def _check_distillation(options: Options, train: Train) -> None:
     terms = train.distill_opt or []
-    if not getattr(registered(MODEL_REGISTRY, options.model_type), 'has_teacher', False):
+    if not getattr(registry.find('models', options.model_type, 'model_type'), 'has_teacher', False):
         for key, value in (('network_teacher', options.network_teacher), ('train.distill_opt', terms)):
             if value:
                 raise UserError(f'{key}: {options.model_type} has no teacher; use model_type: KDModel')
@@ -170,7 +119,7 @@ def _check_distillation(options: Options, train: Train) -> None:
     for number, term in enumerate(terms):
         where = f'train.distill_opt.{number}'
         # The channels at the taps are found out when the networks have been built.
-        _check_component(term, entries(LOSS_REGISTRY), where, given=('student_channels', 'teacher_channels'))
+        registry.check('losses', term, where, given=('student_channels', 'teacher_channels'))
         if len(term.student_taps) != len(term.teacher_taps):
             counts = f'{len(term.teacher_taps)} taps, {len(term.student_taps)} of the student'
             raise UserError(f'{where}.teacher_taps: {counts}; each needs its counterpart')
@@ -231,7 +180,7 @@ def _check_normalisation(dataset: Dataset, where: str) -> None:
 
 
 def _check_network(network: Component, scale: int, where: str) -> None:
-    _check_component(network, entries(ARCH_REGISTRY), where)
+    registry.check('archs', network, where)
     _check_scale(network, scale, where)
     for key, value in network.arguments().items():
         if isinstance(value, dict) and isinstance(value.get('type'), str):  # a network within
@@ -239,39 +188,9 @@ def _check_network(network: Component, scale: int, where: str) -> None:
 
 
 def _check_scale(network: Component, scale: int, where: str) -> None:
-    arguments = inspect.signature(entries(ARCH_REGISTRY)[network.type]).parameters
+    arguments = inspect.signature(registry.find('archs', network.type, f'{where}.type')).parameters
     for key in ('upscale', 'scale'):
         if key in arguments:
             value = network.arguments().get(key, arguments[key].default)
             if value != scale:
                 raise UserError(f'{where}.{key}: {value} does not match scale: {scale}')
-
-
-def _check_name(name: str, known: Iterable[str], where: str) -> None:
-    known = sorted(known)
-    if name not in known:
-        raise UserError(f"{where}: unknown name '{name}'{suggest(name, known)}; there are {', '.join(known)}")
-
-
-def _check_component(
-    component: Component, known: dict[str, Callable[..., Any]], where: str, given: tuple[str, ...] = ()
-) -> None:
-    """Check a component's name and that its arguments are those of the constructor (after the ``given`` ones)."""
-    _check_name(component.type, known, f'{where}.type')
-    parameters = inspect.signature(known[component.type]).parameters
-    by_name = {
-        name: parameter
-        for name, parameter in parameters.items()
-        if name not in given
-        and parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    }
-    # A metric's **kwargs only swallow what other metrics take; a network's are taken at its word.
-    free = not given and any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    arguments = component.arguments()
-    for name in arguments:
-        if name not in by_name and not free:
-            near = suggest(name, [*by_name, *type(component).model_fields])
-            raise UserError(f'{where}.{name}: {component.type} has no such argument{near}')
-    for name, parameter in by_name.items():
-        if parameter.default is inspect.Parameter.empty and name not in arguments:
-            raise UserError(f'{where}.{name}: missing; {component.type} needs it')

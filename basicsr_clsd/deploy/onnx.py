@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from basicsr_clsd import registry
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.errors import UserError, first_line
 from basicsr_clsd.inference.deployed_network import DeployedNetwork
-from basicsr_clsd.networks.build import build
 
 OPSET = 20
 INPUT, OUTPUT = 'lq', 'sr'
@@ -64,7 +64,7 @@ def onnx_model(network: DeployedNetwork, opset: int = OPSET) -> Any:
 
 def plain(network: DeployedNetwork) -> nn.Module:
     """The network as its arch builds it, on the CPU, without what keeps its ends in full precision."""
-    module = build(Component.model_validate(dict(network.arguments)), 'network_g')
+    module = registry.build('archs', Component.model_validate(dict(network.arguments)), 'network_g')
     module.load_state_dict(deepcopy(network.module.state_dict()))
     return _Upscaling(module.cpu().eval().requires_grad_(False))
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from basicsr_clsd.config import Options
 from basicsr_clsd.data.paired_dataset import check_decodable
 from basicsr_clsd.data.sampler import PositionBatchSampler, SeededBatches
+from basicsr_clsd.engine.build import build_dataset, build_model
 from basicsr_clsd.engine.checkpoint import (
     VERSION,
     States,
@@ -32,7 +33,6 @@ from basicsr_clsd.engine.resume import compare
 from basicsr_clsd.engine.signals import Signals, leave_to_parent
 from basicsr_clsd.engine.validation import Best, Results, Validator
 from basicsr_clsd.errors import NonFiniteLossError, StopRequested
-from basicsr_clsd.registry import build_dataset, build_model
 from basicsr_clsd.runtime.distributed import Processes
 from basicsr_clsd.runtime.files import save
 from basicsr_clsd.runtime.memory import keep_freed_memory

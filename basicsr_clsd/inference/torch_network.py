@@ -3,13 +3,12 @@
 from copy import copy, deepcopy
 
 import torch
-from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from basicsr_clsd import registry
 from basicsr_clsd.config import Options
-from basicsr_clsd.config.check import registered
 from basicsr_clsd.models import SupervisedModel
 from basicsr_clsd.networks.weights import student_state
 
@@ -28,7 +27,7 @@ class TorchNetwork:
 
     def __init__(self, options: Options) -> None:
         self.arch = options.network_g.type
-        self.model: SupervisedModel = registered(MODEL_REGISTRY, options.model_type)(options)
+        self.model: SupervisedModel = registry.find('models', options.model_type, 'model_type')(options)
         network = self.model.net_g
         student = student_state(network)
         self.parameters = sum(value.numel() for name, value in network.named_parameters() if name in student)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
+from basicsr_clsd import registry
 from basicsr_clsd.archs.taps import FeatureTaps
-from basicsr_clsd.config.check import registered
 from basicsr_clsd.config.components import DistillationTerm
 from basicsr_clsd.config.schema import Train
 from basicsr_clsd.errors import FAULTS, UserError
@@ -59,7 +59,7 @@ class KDModel(SupervisedModel):
 
     def _build_term(self, section: DistillationTerm, student: Tapped, teacher: Tapped, where: str) -> '_Term':
         """Build a term for the channels at its taps, and try it out."""
-        kind = registered(LOSS_REGISTRY, section.type)
+        kind = registry.find('losses', section.type, f'{where}.type')
         if not issubclass(kind, DistillationLoss):
             raise UserError(f'{where}.type: {section.type} is no distillation loss')
         given = {

@@ -7,20 +7,19 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from basicsr_clsd import registry
 from basicsr_clsd.archs.windows import whole_windows, window_of
-from basicsr_clsd.config.check import OPTIMIZERS, SCHEDULERS
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options, Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.stepper import Stepper
-from basicsr_clsd.networks.build import build, placed, try_out
+from basicsr_clsd.networks.build import placed, try_out
 from basicsr_clsd.networks.weights import load_weights, student_state
 
 # Parameters that are not the trunk's: of heads, and what BasicSR's archs call the upsampler and what follows it.
@@ -59,7 +58,7 @@ class SupervisedModel(BaseModel):
 
     def _build_network(self) -> nn.Module:
         path = self.options.path
-        network = build(self.options.network_g, 'network_g')
+        network = registry.build('archs', self.options.network_g, 'network_g')
         if path.pretrain_network_g is not None:
             load_weights(network, path.pretrain_network_g, path.param_key_g, path.strict_load_g)
         return placed(network, self.device, self._memory_format())
@@ -74,10 +73,7 @@ class SupervisedModel(BaseModel):
         self.perceptual_loss = self._build_loss(train.perceptual_opt)
         self._build_losses(train)
         optimizer = self._build_optimizer(train.optim_g)
-        try:
-            scheduler = SCHEDULERS[train.scheduler.type](optimizer, **train.scheduler.arguments())
-        except (TypeError, ValueError, AssertionError) as error:
-            raise UserError(f'train.scheduler: {error}') from error
+        scheduler = registry.build('schedulers', train.scheduler, 'train.scheduler', optimizer)
         self.optimizers, self.schedulers = [optimizer], [scheduler]
         self.stepper = Stepper(self._trained(), optimizer, train.precision, self.device)
         if train.compile:
@@ -100,16 +96,14 @@ class SupervisedModel(BaseModel):
         return self.net_g
 
     def _build_optimizer(self, section: Component) -> torch.optim.Optimizer:
-        kind, arguments = OPTIMIZERS[section.type], section.arguments()
+        where = 'train.optim_g'
         parameters = [parameter for parameter in self._trained().parameters() if parameter.requires_grad]
-        if 'fused' in inspect.signature(kind).parameters and 'fused' not in arguments:
+        known = inspect.signature(registry.find('optimizers', section.type, where)).parameters
+        if 'fused' in known and 'fused' not in section.arguments():
             # Several times as fast; which devices and arguments it knows differs between versions of torch.
-            with suppress(RuntimeError, TypeError, ValueError, LookupError):
-                return kind(parameters, **{**arguments, 'fused': True})
-        try:
-            return kind(parameters, **arguments)
-        except (RuntimeError, TypeError, ValueError, LookupError) as error:
-            raise UserError(f'train.optim_g: {error}') from error
+            with suppress(UserError):
+                return registry.build('optimizers', section, where, parameters, fused=True)
+        return registry.build('optimizers', section, where, parameters)
 
     def _build_losses(self, train: Train) -> None:
         """Build what a subclass adds; at least one loss must have been asked for."""
@@ -119,10 +113,7 @@ class SupervisedModel(BaseModel):
     def _build_loss(self, section: Component | None) -> nn.Module | None:
         if section is None:
             return None
-        try:
-            return build_loss({'type': section.type, **section.arguments()}).to(self.device)
-        except (TypeError, ValueError) as error:
-            raise UserError(f'train: {section.type}: {error}') from error
+        return registry.build('losses', section, 'train').to(self.device)
 
     def describe(self) -> str:
         """What is trained, for the log."""

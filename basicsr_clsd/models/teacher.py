@@ -5,12 +5,13 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from basicsr_clsd import registry
 from basicsr_clsd.archs.taps import FeatureTaps
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.stepper import autocast
-from basicsr_clsd.networks.build import build, placed, try_out
+from basicsr_clsd.networks.build import placed, try_out
 from basicsr_clsd.networks.weights import load_weights
 
 Tapped = tuple[Tensor, dict[str, Tensor]]
@@ -38,7 +39,7 @@ class Teacher:
         how = options.train.teacher
         self.device, self.precision = device, how.precision or 'fp32'
         self.memory_format = torch.channels_last if how.channels_last else torch.contiguous_format
-        network = build(section, 'network_teacher')
+        network = registry.build('archs', section, 'network_teacher')
         try:
             load_weights(network, path.pretrain_network_teacher, path.param_key_teacher, option='param_key_teacher')
         except UserError as error:

@@ -1,32 +1,15 @@
-"""Building a network from its section of the options, and finding out whether it works."""
+"""Placing a network on its device, and finding out whether it works."""
 
 from collections.abc import Callable
 
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_clsd.config.check import registered
-from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import FAULTS, UserError, first_line
 from basicsr_clsd.networks.precision import ends_in_full_precision
 
 TRIAL_SIDE = 32
-
-
-def build(section: Component, where: str) -> nn.Module:
-    """Build a registered network; ``where`` is its key in the options.
-
-    Raises:
-        UserError: The arguments are none that the network can have.
-    """
-    try:
-        return registered(ARCH_REGISTRY, section.type)(**section.arguments())
-    except UserError as error:  # of an arch that knows which of its arguments is wrong
-        raise UserError(f'{where}.{error}') from error
-    except FAULTS as error:
-        raise UserError(f'{where}: {section.type} cannot be built: {error}') from error
 
 
 def placed(network: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:

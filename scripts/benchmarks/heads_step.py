@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from basicsr_clsd.config import Options, check, load
 from basicsr_clsd.config.paths import SHIPPED_OPTIONS
+from basicsr_clsd.engine.build import build_model
 from basicsr_clsd.models import SupervisedModel
-from basicsr_clsd.registry import build_model
 from basicsr_clsd.runtime.memory import keep_freed_memory
 
 STUDENTS = ('RCAN', 'SwinIR_light', 'MSRResNet', 'SRVGG', 'ECBSR', 'small/RCAN', 'small/SwinIR', 'small/SRVGG')

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from basicsr_clsd.config import check, load
+from basicsr_clsd.engine.build import build_dataset, build_model
 from basicsr_clsd.evaluation.metrics import Scores, measure, upscaled
 from basicsr_clsd.models import SupervisedModel
-from basicsr_clsd.registry import build_dataset, build_model
 
 FP32, MIXED, ALL = 'fp32', 'bf16, ends in fp32', 'everything in bf16'
 

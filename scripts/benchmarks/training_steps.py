@@ -10,7 +10,7 @@ from torch import nn
 
 from basicsr_clsd.config import Options, check, load
 from basicsr_clsd.config.paths import SHIPPED_OPTIONS
-from basicsr_clsd.registry import build_model
+from basicsr_clsd.engine.build import build_model
 
 BASICSR, CONVOLUTION = 'BasicSR', 'convolution'
 # The options of each method; BasicSR gets the same file as EDSR.

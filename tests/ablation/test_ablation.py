@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-import basicsr_clsd.data
-import basicsr_clsd.models  # noqa: F401  (registers what the options name)
 from basicsr_clsd.ablation.plan import locked, plan
 from basicsr_clsd.errors import UserError
 

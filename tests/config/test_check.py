@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-import basicsr_clsd.data  # noqa: F401  (registers what the options name)
-import basicsr_clsd.models  # noqa: F401
 from basicsr_clsd.config import Options, check
 from basicsr_clsd.errors import UserError
 

@@ -8,10 +8,8 @@ import torch
 import yaml
 from basicsr.archs.edsr_arch import EDSR
 
-import basicsr_clsd.data  # noqa: F401  (registers what the options name)
-import basicsr_clsd.models  # noqa: F401
+from basicsr_clsd import registry
 from basicsr_clsd.config import Options, check, load
-from basicsr_clsd.networks.build import build
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options'
 SETS = ('table5', 'fig3')  # sets of trainings for scripts/ablate.py
@@ -271,7 +269,7 @@ def test_training_of_other_students_with_heads(arch, scale):
 @pytest.mark.parametrize('arch', OTHERS)
 def test_heads_on_other_students(arch):
     taps, skip, width, parameters, _ = OTHERS[arch]
-    network = build(opened(f'train_CLSD_{arch}_x4.yml').network_g, 'network_g')
+    network = registry.build('archs', opened(f'train_CLSD_{arch}_x4.yml').network_g, 'network_g')
     assert list(network.heads.taps.taps) == taps
     assert list(network.heads.skip.taps) == [skip]
     assert {head.conv_after_body.in_channels for head in network.heads} == {width}

@@ -15,10 +15,10 @@ from helpers.students import ARGUMENTS, edsr_pytorch_weights, student, write_onn
 from rich.console import Console
 
 from basicsr_clsd.config import Options
+from basicsr_clsd.engine.build import build_dataset
 from basicsr_clsd.evaluation.benchmark import Benchmark
 from basicsr_clsd.evaluation.evaluated import build_methods
 from basicsr_clsd.inference.tiles import Tiling
-from basicsr_clsd.registry import build_dataset
 from basicsr_clsd.runtime.distributed import Processes
 
 

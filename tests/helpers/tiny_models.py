@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from basicsr_clsd.config import Options
+from basicsr_clsd.engine.build import build_model
 from basicsr_clsd.models import SupervisedModel
-from basicsr_clsd.registry import build_model
 
 
 @pytest.fixture

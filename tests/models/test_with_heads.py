@@ -8,8 +8,8 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from helpers.one_step import step
 
-from basicsr_clsd.config.check import entries
 from basicsr_clsd.networks.weights import load_weights
+from basicsr_clsd.registry import known
 
 README = Path(__file__).resolve().parents[2] / 'README.md'
 RGB = {'num_in_ch': 3, 'num_out_ch': 3}
@@ -77,7 +77,7 @@ def batch(arch, scale=2, seed=0, count=2):
 
 
 def stock_of(section):
-    return entries(ARCH_REGISTRY)[section['type']](**{key: value for key, value in section.items() if key != 'type'})
+    return known('archs')[section['type']](**{key: value for key, value in section.items() if key != 'type'})
 
 
 def assert_equal(ours, theirs):
