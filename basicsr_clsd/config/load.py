@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from basicsr_clsd.config.paths import nearest_options_file, options_file
+from basicsr_clsd.config.paths import options_file
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError, suggest
 
@@ -74,8 +74,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f'{path}{line}: not valid YAML: {error.problem}') from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-        if isinstance(error, FileNotFoundError):
-            reason = f'{reason}{nearest_options_file(path)}'
         raise UserError(f'{path}: cannot be read as an options file: {reason}') from error
     if not isinstance(content, dict):
         found = 'empty' if content is None else f'a {type(content).__name__}'

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from basicsr_clsd.errors import suggest
+from basicsr_clsd.errors import UserError, suggest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED_OPTIONS = PACKAGE / 'options'  # of a checkout, a link to `options/`
@@ -30,25 +30,22 @@ def options_file(path: str | Path, folder: Path | None = None) -> Path:
     """An options file: the one at this path, else the shipped one of this name.
 
     Args:
-        path: As it was given; ``train_CLSD_x2.yml``, ``small/test_x2.yml`` and ``options/small/test_x2.yml`` are names
+        path: As it was given. ``train_CLSD_x2.yml``, ``small/test_x2.yml`` and ``options/small/test_x2.yml`` are names
             of shipped files.
         folder: Where a relative path starts; the current folder if left out.
 
-    Returns:
-        A file that exists, or the path itself.
+    Raises:
+        UserError: There is neither; it suggests the shipped file whose name is nearest.
     """
     given = Path(folder or '', path)
-    shipped = SHIPPED_OPTIONS / _shipped_name(path)
-    return shipped if not given.exists() and shipped.is_file() else given
-
-
-def nearest_options_file(path: str | Path) -> str:
-    """`` (did you mean 'x'?)`` for the shipped options file whose name is nearest, or an empty string."""
-    known = {file.relative_to(SHIPPED_OPTIONS).as_posix() for file in SHIPPED_OPTIONS.rglob('*.yml')}
-    same = sorted(name for name in known if Path(name).name == Path(path).name)
-    return suggest(same[0] if same else _shipped_name(path), known)
-
-
-def _shipped_name(path: str | Path) -> str:
+    if given.exists():
+        return given
     parts = Path(path).parts
-    return '/'.join(parts[1:] if parts[:1] == ('options',) else parts)
+    name = '/'.join(parts[1:] if parts[:1] == ('options',) else parts)
+    shipped = SHIPPED_OPTIONS / name
+    if shipped.is_file():
+        return shipped
+    known = [file.relative_to(SHIPPED_OPTIONS).as_posix() for file in sorted(SHIPPED_OPTIONS.rglob('*.yml'))]
+    elsewhere = [each for each in known if Path(each).name == given.name]
+    hint = suggest(elsewhere[0] if elsewhere else name, known)
+    raise UserError(f'{given}: cannot be read as an options file: No such file or directory{hint}')
