@@ -10,12 +10,15 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from basicsr_clsd.config.foreign import unsupported, without_ignored
 from basicsr_clsd.config.paths import options_file
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError, suggest
+from basicsr_clsd.runtime.files import read_text
 
 Keys = tuple[str, ...]
 COMMAND_LINE = '--force_yml'
+FOLDER_KEY = re.compile(r'dataroot_.*|.*_root|lq_cache')  # whose value may well be the home folder
 
 
 class _Loader(yaml.SafeLoader):
@@ -67,7 +70,7 @@ def parse_yaml(text: str) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read one options file as a mapping, or raise a :class:`UserError` that names it."""
     try:
-        content = parse_yaml(path.read_text(encoding='utf-8'))
+        content = parse_yaml(read_text(path))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f', line {mark.line + 1}' if mark else ''
@@ -150,6 +153,8 @@ def parse_override(text: str) -> dict[str, Any]:
         nested: Any = parse_yaml(value)
     except yaml.YAMLError as error:
         raise UserError(f'{COMMAND_LINE} {text}: the value is not valid YAML') from error
+    if nested == os.path.expanduser('~') and not FOLDER_KEY.fullmatch(names[-1]):
+        raise UserError(f'{COMMAND_LINE} {text}: the shell has put your home folder in place of ~; write null')
     for name in reversed(names):
         nested = {name: nested}
     return nested
@@ -159,7 +164,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Options:
     """Load an options file with its ``base`` files and the overrides of the command line.
 
     ``base:`` names one file or a list, relative to the file it stands in, else shipped ones. Later files win, key by
-    key, and a section whose ``type`` changes starts anew. ``~`` (null) takes a key back to its default.
+    key, and a section whose ``type`` changes starts anew. ``null`` takes a key back to its default.
 
     Args:
         path: The YAML file, or the name of a shipped one.
@@ -175,8 +180,13 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Options:
     merged.add_file(options_file(path))
     for text in overrides:
         merged.add(parse_override(text), COMMAND_LINE)
+    values = without_ignored(_without_nulls(merged.values), merged.origin)
+    fault = unsupported(values)
+    if fault is not None:
+        keys, text = fault
+        raise UserError(f'{merged.origin(keys)}: {".".join(keys)}: {text}')
     try:
-        return Options.model_validate(_without_nulls(merged.values))
+        return Options.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # An unknown key is the likely cause of a missing one, so it is told first.
@@ -184,7 +194,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Options:
         raise UserError(_one_line(problems, merged, _shown(Path(path)))) from error
 
 
-# `~` is itself a choice for these keys.
+# `null` is itself a choice for these keys.
 _NULL_MEANS_NONE = {'param_key_g'}
 
 
@@ -205,7 +215,8 @@ def _one_line(problems: list[ErrorDetails], merged: _Merged, file: str) -> str:
     if problem['type'] == 'extra_forbidden':
         return f'{where}: unknown key{suggest(keys[-1], _known_keys(keys[:-1]))}'
     if problem['type'] == 'missing':
-        return f'{where}: missing'
+        without_hr = keys[0] == 'datasets' and keys[-1] == 'dataroot_gt' and keys[1] != 'train'
+        return f'{where}: missing' + ('; infer.py upscales images that have no HR' if without_hr else '')
     if problem['type'] in ('model_type', 'model_attributes_type', 'dict_type'):
         return f'{where}: must be a section of keys, not {problem["input"]!r}'
     message = problem['msg'].removeprefix('Value error, ')

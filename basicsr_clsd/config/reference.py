@@ -32,7 +32,7 @@ INTRODUCTION = """# Options
 
 BasicSR's keys keep their names and meaning; `(new key)` marks what this project adds. Every file may start from others:
 `base:` names one or a list (relative to the file), merged key by key, later ones and the file itself winning; a section
-whose `type` changes starts anew, and `~` takes a key back to its default. `--force_yml a:b=value` overrides from the
+whose `type` changes starts anew, and `null` takes a key back to its default. `--force_yml a:b=value` overrides from the
 command line. An unknown key is an error. What a run used, with every default filled in, is in
 `experiments/NAME/NAME.yml`.
 

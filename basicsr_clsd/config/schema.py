@@ -88,7 +88,9 @@ class Paths(Section):
     """Weights to start from and folders to write to."""
 
     pretrain_network_g: str | None = Field(default=None, description='weights of `network_g` to start from, or to test')
-    param_key_g: str | None = Field(default='params', description='key of the weights in that file; `~`: it has none')
+    param_key_g: str | None = Field(
+        default='params', description='key of the weights in that file; `null`: it has none'
+    )
     strict_load_g: bool = Field(default=True, description='every key must match')
     pretrain_network_teacher: str | None = Field(
         default=None, description="weights of `network_teacher`, under BasicSR's names or EDSR-PyTorch's (new key)"

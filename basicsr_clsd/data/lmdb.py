@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.codec import check_inside, crop, decode
+from basicsr_clsd.runtime.files import read_text
 
 DATA = 'data.mdb'
 META = 'meta_info.txt'
@@ -192,7 +193,7 @@ class PngLmdbStore(LmdbStore):
         sizes = {}
         meta = root / META
         try:
-            lines = meta.read_text(encoding='utf-8').splitlines()
+            lines = read_text(meta).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else 'not a text file'
             raise UserError(f'{meta}: cannot be read ({reason}); is this an LMDB made by BasicSR?') from error

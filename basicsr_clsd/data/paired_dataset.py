@@ -17,6 +17,7 @@ from basicsr_clsd.config.paths import located
 from basicsr_clsd.data.lmdb import LmdbStore, RawLmdbStore
 from basicsr_clsd.data.lmdb_beside import open_fastest
 from basicsr_clsd.data.lr_cache import default_cache, make_lr
+from basicsr_clsd.data.meta_info import names_in
 from basicsr_clsd.data.patches import Image, PatchBatch, RandomNumbers, draw_patch, turned
 from basicsr_clsd.data.stores import FolderStore, ImageStore, open_store
 from basicsr_clsd.errors import UserError
@@ -152,15 +153,8 @@ class PairedDataset(Dataset):
     def _gt_names(self) -> list[str]:
         names = self.gt.names()
         meta = self.opt.get('meta_info_file')
-        if meta:
-            try:
-                lines = located(meta).read_text(encoding='utf-8').splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else 'not a text file'
-                raise UserError(f'{meta}: cannot be read: {reason}') from error
-            wanted = [line.split(' ')[0] for line in lines if line.strip()]
-            if not wanted:
-                raise UserError(f'{meta}: names no images')
+        wanted = names_in(meta) if meta else None
+        if wanted is not None:
             if isinstance(self.gt, LmdbStore):  # its keys have no extension
                 wanted = [stem(name) for name in wanted]
             missing = sorted(set(wanted) - set(names))
@@ -207,7 +201,8 @@ class PairedDataset(Dataset):
             raise UserError(f'{self.lq.root}: no LR image for {_some(missing)} of {self.gt.root}{hint}')
         extra = sorted(set(by_stem.values()) - {lq for _, lq in pairs})
         if extra and not (self.opt.get('meta_info_file') or self.opt.get('names')):
-            raise UserError(f'{self.gt.root}: no HR image for {_some(extra)} of {self.lq.root}')
+            hint = '' if self.training else '; infer.py upscales images that have no HR'
+            raise UserError(f'{self.gt.root}: no HR image for {_some(extra)} of {self.lq.root}{hint}')
         return pairs
 
     def _made_from_hr(self, gt_names: list[str]) -> tuple[FolderStore, list[Pair]]:

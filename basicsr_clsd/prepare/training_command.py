@@ -37,13 +37,13 @@ def training_command(folder: Path, scale: int, storage: str, validation: bool) -
             f'datasets:{section}:name={_value(f"{name}_{part}")}',
             f'datasets:{section}:dataroot_gt={_value(os.fspath(folder / part / f"HR{end}"))}',
             f'datasets:{section}:dataroot_lq={_value(os.fspath(folder / part / f"LRbicx{scale}{end}"))}',
-            f'datasets:{section}:filename_tmpl=~',
+            f'datasets:{section}:filename_tmpl=null',
         ]
 
     lines = [
         [*program, '-opt', options, '--force_yml', f'name={_value(f"{name}_x{scale}")}'],
         keys('train', 'train'),
-        [*keys('val', 'val'), 'datasets:val:names=~'] if validation else ['datasets:val=~'],
+        [*keys('val', 'val'), 'datasets:val:names=null'] if validation else ['datasets:val=null'],
     ]
     return ' \\\n    '.join(shlex.join(line) for line in lines)
 

@@ -93,6 +93,11 @@ def write_image(image: NDArray[np.uint8], path: Path) -> None:
     write_bytes(content.tobytes(), path)
 
 
+def read_text(path: Path) -> str:
+    """The text of a user's file in UTF-8; the byte order mark that some editors put before it is no part of it."""
+    return path.read_text(encoding='utf-8-sig')
+
+
 def write_text(text: str, path: Path) -> None:
     """Write a text file in UTF-8, atomically."""
     write_bytes(text.encode(), path)

@@ -157,8 +157,8 @@ def measure_data(args: argparse.Namespace) -> dict[str, float]:
     """Train EDSR on a folder's images with one loader process; return an iteration's seconds and share of waiting."""
     with tempfile.TemporaryDirectory() as folder:
         hr, lr = f'dataroot_gt={args.data.absolute()}', f'lq_cache={folder}/LR'
-        data = (hr, lr, 'dataroot_lq=~', 'filename_tmpl=~', 'num_worker_per_gpu=1')
-        overrides = [f'path:experiments_root={folder}', f'path:tb_root={folder}', 'datasets:val=~']
+        data = (hr, lr, 'dataroot_lq=null', 'filename_tmpl=null', 'num_worker_per_gpu=1')
+        overrides = [f'path:experiments_root={folder}', f'path:tb_root={folder}', 'datasets:val=null']
         overrides += [f'train:total_iter={WARM_UP + args.iterations}', *(f'datasets:train:{option}' for option in data)]
         trainer = Trainer(method_options('EDSR', args.settings[0], args, overrides), Console(quiet=True), Processes())
         waited = start = asked = 0.0

@@ -326,6 +326,20 @@ def test_override_may_be_null_and_change_a_type(write):
     assert options.path.param_key_g is None
 
 
+@pytest.mark.parametrize('key', ['networks', 'datasets:val', 'datasets:val:filename_tmpl', 'path:pretrain_network_g'])
+def test_home_folder_where_none_belongs_is_what_a_shell_makes_of_a_tilde(write, key, monkeypatch):
+    monkeypatch.setenv('HOME', '/home/me')
+    text = f'{key}=/home/me'
+    told = f'--force_yml {text}: the shell has put your home folder in place of ~; write null'
+    assert message(write('run.yml', MINIMAL), [text]) == told
+    assert load('run.yml', ['path:experiments_root=/home/me']).path.experiments_root == '/home/me'
+
+
+def test_options_file_of_an_editor_that_puts_a_byte_order_mark(write):
+    Path(write('run.yml', '')).write_bytes(yaml.safe_dump(MINIMAL).encode('utf-8-sig'))
+    assert load('run.yml').scale == 2
+
+
 json_values = st.recursive(
     st.none()
     | st.booleans()

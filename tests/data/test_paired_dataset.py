@@ -12,6 +12,8 @@ import pytest
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from basicsr_clsd.data import PairedDataset
 from basicsr_clsd.data.paired_dataset import check_decodable
@@ -332,6 +334,45 @@ def test_meta_info_file_chooses_images(pairs, open_set, told, tmp_path, lmdb):
     assert told(meta_info_file=str(meta), **roots) == f'{meta}: cannot be read: not a text file'
     meta.unlink()
     assert told(meta_info_file=str(meta), **roots) == f'{meta}: cannot be read: No such file or directory'
+
+
+@given(
+    stems=st.lists(st.sampled_from(['img1', 'img2', 'img3', 'img4']), min_size=1, unique=True),
+    byte_order_mark=st.booleans(),
+    end=st.sampled_from(['\n', '\r\n']),
+    size=st.sampled_from(['', ' (36,40,3)']),
+    last_line_ends=st.booleans(),
+)
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+def test_meta_info_file_of_any_editor(pairs, open_set, tmp_path, stems, byte_order_mark, end, size, last_line_ends):
+    text = end.join(f'{name}.png{size}' for name in stems) + end * last_line_ends
+    meta = tmp_path / 'meta.txt'
+    meta.write_bytes(text.encode('utf-8-sig' if byte_order_mark else 'utf-8'))
+    dataset = open_set(meta_info_file=str(meta))
+    assert [dataset.name(index) for index in range(len(dataset))] == sorted(stems)
+
+
+def test_lists_that_basicsr_does_not_come_with(pairs, open_set, told, tmp_path, monkeypatch, caplog):
+    """Its options name them by their folder in its repository."""
+    monkeypatch.chdir(tmp_path)
+    folder = 'basicsr/data/meta_info'
+    with caplog.at_level('WARNING', 'basicsr'):
+        assert len(open_set(meta_info_file=f'{folder}/meta_info_DIV2K800sub_GT.txt')) == 4
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f'meta_info_file: {folder}/meta_info_DIV2K800sub_GT.txt: ') and line.endswith('are used')
+    other = f'{folder}/meta_info_REDS_GT.txt'
+    assert told(meta_info_file=other).startswith(f"{other}: no such file: BasicSR's package lacks it; copy it")
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / 'meta_info_DIV2K800sub_GT.txt').write_text('img2.png (36,40,3)\n', encoding='utf-8')
+    assert len(open_set(meta_info_file=f'{folder}/meta_info_DIV2K800sub_GT.txt')) == 1
+
+
+def test_lr_without_hr_is_sent_to_infer_in_a_test(pairs, open_set, told):
+    hr, lr = pairs
+    (hr / 'img2.png').unlink()
+    fault = f'{hr}: no HR image for img2.png of {lr}'
+    assert told() == fault
+    assert told(phase='test') == f'{fault}; infer.py upscales images that have no HR'
 
 
 def test_hr_images_that_differ_in_the_extension_alone_are_refused(pairs, told):
