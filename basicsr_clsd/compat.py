@@ -1,6 +1,7 @@
 """The only file that knows which defects of BasicSR 1.4.2 need a shim."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -31,5 +32,7 @@ class _GrayscaleShim(MetaPathFinder, Loader):
 
 def install() -> None:
     """Make ``import basicsr`` work on torchvision 0.17 and newer; calling it again changes nothing."""
+    # SwinIR calls it without the argument that torch asks for; nobody who runs a command could do anything about it.
+    warnings.filterwarnings('ignore', 'torch.meshgrid: in an upcoming release', UserWarning)
     if not any(isinstance(finder, _GrayscaleShim) for finder in sys.meta_path):
         sys.meta_path.append(_GrayscaleShim())

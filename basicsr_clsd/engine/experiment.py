@@ -1,5 +1,6 @@
 """The folder of a run, and the logs in it."""
 
+import importlib
 import json
 import logging
 import platform
@@ -8,21 +9,22 @@ import resource
 import secrets
 import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import basicsr
 import torch
 from basicsr.utils import get_root_logger
 from rich.console import Console
-from torch.utils.tensorboard import SummaryWriter
 
 from basicsr_clsd import __version__
 from basicsr_clsd.config import Options, write_resolved
 from basicsr_clsd.config.paths import output_root
-from basicsr_clsd.errors import UserError
+from basicsr_clsd.errors import UserError, first_line
 from basicsr_clsd.runtime.files import check_writable, set_aside, write_text
 
-Curves = SummaryWriter
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class ConsoleHandler(logging.Handler):
@@ -62,9 +64,11 @@ class Experiment:
         self._metrics_file = self.root / 'metrics.jsonl'
 
     def check_writable(self) -> None:
-        """Raise a :class:`UserError` if the folders could not be made, without making them."""
+        """Raise a :class:`UserError` if the folders could not be made, without making them, or the curves not drawn."""
         for folder in (self.root, self.tb):
             check_writable(folder)
+        if self.options.logger.use_tb_logger:
+            _tensorboard()
 
     def open(self, resuming: bool, iteration: int) -> None:
         """Make the folders; a run of the same name that is not resumed is renamed first, never overwritten.
@@ -113,12 +117,12 @@ class Experiment:
         with open(self._metrics_file, 'a', encoding='utf-8') as file:
             file.write(''.join(line + '\n' for line in lines))
 
-    def curves(self, iteration: int) -> Curves | None:
+    def curves(self, iteration: int) -> 'SummaryWriter | None':
         """TensorBoard's writer, which drops what it had after ``iteration``; None if it was not asked for."""
         if not self.options.logger.use_tb_logger:
             return None
         self._open_wandb()
-        return SummaryWriter(str(self.tb), purge_step=iteration + 1)
+        return _tensorboard().SummaryWriter(str(self.tb), purge_step=iteration + 1)
 
     def _open_wandb(self) -> None:
         """Let Weights & Biases copy what TensorBoard gets; a resumed run goes on under the ID that it had."""
@@ -140,6 +144,16 @@ class Experiment:
             sync_tensorboard=True,
         )
         get_root_logger().info(f'Weights & Biases: run {run_id} of project {section.project}')
+
+
+def _tensorboard() -> ModuleType:
+    try:
+        return importlib.import_module('torch.utils.tensorboard')
+    except ImportError as error:
+        raise UserError(
+            f'logger.use_tb_logger: TensorBoard cannot be imported ({first_line(error)}); '
+            'pip install tensorboard, or set it to false'
+        ) from error
 
 
 def set_up_console(console: Console, main: bool = True) -> logging.Logger:

@@ -38,6 +38,7 @@ from basicsr_clsd.runtime.files import save
 from basicsr_clsd.runtime.memory import keep_freed_memory
 
 Batch = dict[str, Any]
+GRAY_PLANES = 2  # dimensions of a gray image
 
 
 class Trainer:
@@ -245,7 +246,9 @@ class Trainer:
                 self._draw(values, f'val/{name}')
                 if self.curves is not None:
                     image = self.validator.examples[name]
-                    self.curves.add_image(f'val/{name}', image[..., ::-1], self.iteration, dataformats='HWC')
+                    gray = image.ndim == GRAY_PLANES
+                    rgb, axes = (image, 'HW') if gray else (image[..., ::-1], 'HWC')
+                    self.curves.add_image(f'val/{name}', rgb, self.iteration, dataformats=axes)
         better = self.validator.better(self.last, self.best, self.iteration)
         if better is not None:
             self.best = better

@@ -1,0 +1,91 @@
+"""Every training that comes with the project: two iterations, a validation, a save, and a resumed third."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from basicsr.archs.edsr_arch import EDSR
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from basicsr_clsd.config import load
+
+OPTIONS = Path(__file__).resolve().parents[2] / 'options'
+SETS = ('table5', 'fig3')  # sets of trainings for scripts/ablate.py
+FILES = sorted(
+    path.relative_to(OPTIONS).as_posix()
+    for path in OPTIONS.rglob('*.yml')
+    if path.stem not in SETS and not path.name.startswith(('_', 'test_')) and path.parent.name != '_base'
+)
+# Narrower and shallower, with as many blocks as the taps need.
+SMALL = {
+    'num_feat': 8,
+    'num_group': 4,
+    'num_block': {'RCAN': 1},
+    'squeeze_factor': 4,
+    'embed_dim': 12,
+    'depths': '[2,2,2,2]',
+}
+HR_SIDE, LR_PATCH = 72, 16
+
+pytestmark = pytest.mark.slow  # one second each
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory, make_images):
+    """A folder with ``train`` and ``val``; LR images are made beside them for each scale once."""
+    folder = tmp_path_factory.mktemp('images')
+    for seed, name in enumerate(('train', 'val')):
+        make_images(folder / name, count=2, height=HR_SIDE, width=HR_SIDE, seed=seed)
+    return folder
+
+
+def smaller(network, where):
+    """Overrides that make a section of a network small."""
+    overrides = []
+    for key, value in network.items():
+        if key in ('student', 'head'):
+            overrides += smaller(value, f'{where}:{key}')
+        small = SMALL.get(key)
+        small = small.get(network.get('type')) if isinstance(small, dict) else small
+        if small is not None:
+            overrides.append(f'{where}:{key}={small}')
+    return overrides
+
+
+def overrides_for(options, images, folder):
+    overrides = [f'path:{key}={folder / key}' for key in ('experiments_root', 'tb_root')]
+    overrides += [
+        'num_gpu=0',
+        f'datasets:train:gt_size={LR_PATCH * options.scale}',
+        'datasets:train:num_worker_per_gpu=0',
+    ]
+    overrides += ['datasets:train:batch_size_per_gpu=2', *smaller(options.network_g.as_dict(), 'network_g')]
+    for key in options.datasets:
+        root = images / ('train' if key == 'train' else 'val')
+        changes = {'dataroot_gt': root, 'dataroot_lq': 'null', 'filename_tmpl': 'null', 'names': 'null'}
+        overrides += [f'datasets:{key}:{name}={value}' for name, value in changes.items()]
+    teacher = options.network_teacher
+    if teacher is not None:
+        small = {**teacher.arguments(), 'num_feat': SMALL['num_feat']}
+        torch.save({'params': EDSR(**small).state_dict()}, folder / 'teacher.pth')
+        overrides += [f'path:pretrain_network_teacher={folder / "teacher.pth"}']
+        overrides += [f'network_teacher:num_feat={SMALL["num_feat"]}']
+    return overrides
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_training_validates_saves_and_resumes_with_default_loggers(name, images, tmp_path, run_command):
+    options = load(OPTIONS / name)
+    common = ['-opt', OPTIONS / name, '--force_yml', *overrides_for(options, images, tmp_path)]
+    for total, resuming in ((2, []), (3, ['--auto_resume'])):
+        ended = run_command('train', *common, f'train:total_iter={total}', *resuming, cwd=tmp_path)
+        assert (ended.code, ended.err) == (0, ''), ended.out
+        root = tmp_path / 'experiments_root' / options.name
+        assert torch.load(root / 'training_states' / f'{total}.state', weights_only=True)['iter'] == total
+        assert (root / 'models' / f'net_g_{total}.pth').is_file()
+    curves = EventAccumulator(str(tmp_path / 'tb_root' / options.name)).Reload()
+    for _, section in options.sets('val'):
+        assert [event.step for event in curves.Images(f'val/{section.name}')] == [2, 3]
+        assert [event.step for event in curves.Scalars(f'val/{section.name}/psnr')] == [2, 3]
+    shutil.rmtree(tmp_path)
