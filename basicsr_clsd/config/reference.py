@@ -1,4 +1,4 @@
-"""The table of all options, from the schema: ``python -m basicsr_clsd.config.reference > options/README.md``."""
+"""The table of all options, from the schema: ``python -m basicsr_clsd.config.reference > docs/options.md``."""
 
 import sys
 import types
@@ -30,27 +30,39 @@ SECTIONS = (
 )
 INTRODUCTION = """# Options
 
-BasicSR's keys keep their names and meaning; `(new key)` marks what this project adds. Every file may start from others:
-`base:` names one or a list (relative to the file), merged key by key, later ones and the file itself winning; a section
-whose `type` changes starts anew, and `null` takes a key back to its default. `--force_yml a:b=value` overrides from the
-command line. An unknown key is an error. What a run used, with every default filled in, is in
-`experiments/NAME/NAME.yml`.
+```bash
+python basicsr_clsd/train.py -opt options/train_CLSD_x2.yml --force_yml train:optim_g:lr=1e-4 name=mine
+```
 
-The `train_*` files are the paper's settings: `EDSR` (L_SR), `ASR` (+ L_ASR), `DS` (+ L_ASR + L_SD), `CLSD` (+ L_ASR +
-L_CS) and `CLSD_eq6` (all four); with a teacher, `FAKD`, `FitNet`, `LFD` and `LSFD`. `teacher/` trains that teacher,
-`ablation/` varies one thing of `train_CLSD_x2.yml` each; `train_CLSD_ARCH_*` are CLSD on other networks, with their
-usual settings; `small/` is for a CPU; `demo.yml` is what `scripts/demo.sh` runs; `_base/` holds what the others share.
+- BasicSR's keys keep their names and meaning. `(new key)` marks what this project adds. An unknown key is an error.
+- `base:` names one file or a list to start from, relative to the file; shipped files go by name from anywhere.
+  Files are merged key by key. Later ones win, and the file itself wins over its bases.
+- A section whose `type` changes starts anew. `null` takes a key back to its default.
+- `--force_yml a:b=value` overrides a key from the command line. The value is YAML; `1e-4` is a number.
+- `experiments/NAME/NAME.yml` holds what a run used, with every default filled in.
+- A section with a `type` (networks, losses, metrics, optimizer, scheduler) takes the arguments of the class it names.
+- Relative paths of data start at the current folder. With the variable `CLSD_DATA` set, `datasets/...` is looked for
+  there.
 
-A section with a `type` (networks, losses, metrics, optimizer, scheduler) takes the arguments of the class it names.
-Relative paths of data start at the current folder; with the variable `CLSD_DATA` set, `datasets/...` is looked for
-there.
+## Files
 
-<!-- The tables are written by `python -m basicsr_clsd.config.reference > options/README.md`. -->
+| files in `options/` | what they are |
+| --- | --- |
+| `train_*` | the paper's settings; [Train](train.md) and [Distillation](distillation.md) list their losses |
+| `train_CLSD_ARCH_*` | CLSD on other networks, with their usual settings ([Heads](heads.md)) |
+| `teacher/` | the teacher of the methods that need one |
+| `test_*` | the benchmark sets |
+| `ablation/` | each varies one thing of `train_CLSD_x2.yml`; and the sets of [Ablations](ablations.md) |
+| `small/` | for a CPU |
+| `demo.yml` | what `scripts/demo.sh` runs |
+| `_base/` | what the others share |
+
+<!-- Written by `python -m basicsr_clsd.config.reference > docs/options.md`. -->
 """
 
 
 def markdown() -> str:
-    """The whole text of ``options/README.md``."""
+    """The whole text of ``docs/options.md``."""
     parts = [INTRODUCTION]
     for title, section in SECTIONS:
         inherited = schema.Loss.model_fields if section.__base__ is schema.Loss else {}

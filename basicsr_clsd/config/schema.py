@@ -101,13 +101,13 @@ class Paths(Section):
     resume_state: str | None = Field(default=None, description='training state to go on from')
     ignore_resume_networks: list[str] | None = Field(default=None, description='accepted; a state holds everything')
     experiments_root: str | None = Field(
-        default=None, description='folder of all runs; default `experiments/` of the repository'
+        default=None, description='folder of all runs; default `experiments/` of the checkout'
     )
     results_root: str | None = Field(
-        default=None, description='folder of all tests; default `results/` of the repository'
+        default=None, description='folder of all tests; default `results/` of the checkout'
     )
     tb_root: str | None = Field(
-        default=None, description='folder of all curves; default `tb_logger/` of the repository (new key)'
+        default=None, description='folder of all curves; default `tb_logger/` of the checkout (new key)'
     )
 
 

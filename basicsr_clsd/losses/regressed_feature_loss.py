@@ -17,7 +17,7 @@ STD_EPS = 1e-8
 
 @LOSS_REGISTRY.register()
 class RegressedFeatureLoss(DistillationLoss):
-    """Mean over taps of mean |r(F_S) - F_T|, with a trained regressor r for each tap.
+    """Mean over taps of ``mean |r(F_S) - F_T|``, with a trained regressor r for each tap.
 
     ``num_layer: 1`` is the hint of FitNet (Romero et al., ICLR 2015, Eq. 3, with L1 for the squared distance): a
     convolution. ``num_layer: 2`` is LFD-style (after arXiv 2111.10988): convolution, LeakyReLU of slope 0.1,

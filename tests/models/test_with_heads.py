@@ -11,7 +11,7 @@ from helpers.one_step import step
 from basicsr_clsd.networks.weights import load_weights
 from basicsr_clsd.registry import known
 
-README = Path(__file__).resolve().parents[2] / 'README.md'
+PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'heads.md'
 RGB = {'num_in_ch': 3, 'num_out_ch': 3}
 TRANSFORMER = {'img_size': 8, 'window_size': 4, 'embed_dim': 8, 'depths': [1] * 4, 'num_heads': [2] * 4, 'mlp_ratio': 1}
 # Arguments, the name of the scale among them, and a parameter before all taps and one after.
@@ -135,18 +135,22 @@ def test_every_arch_of_basicsr_is_supported_or_has_a_reason_why_not():
     assert not STUDENTS.keys() & UNSUPPORTED.keys()
 
 
-def readme_table(heading):
+def documented_table(heading):
     """First two columns of the table under a heading, without quotes."""
-    text = README.read_text(encoding='utf-8').split(f'{heading}\n')[1]
+    text = PAGE.read_text(encoding='utf-8').split(f'{heading}\n')[1]
     rows = re.search(r'(?:\|.*\n)+', text).group(0).splitlines()[2:]
     return [tuple(cell.strip() for cell in row.strip('|').split('|')[:2]) for row in rows]
 
 
-def test_the_readme_lists_what_is_supported_and_why_the_rest_is_not():
-    named = {arch: scales for cell, scales in readme_table('Supported:\n') for arch in re.findall(r'`(\w+)`', cell)}
+def test_the_documentation_lists_what_is_supported_and_why_the_rest_is_not():
+    named = {
+        arch: scales for cell, scales in documented_table('## Supported\n') for arch in re.findall(r'`(\w+)`', cell)
+    }
     wanted = {arch: ', '.join(f'x{scale}' for scale in SCALES.get(arch, (2, 3, 4))) for arch in STUDENTS}
     assert named == wanted
-    reasons = {arch: why for cell, why in readme_table('Not supported:\n') for arch in re.findall(r'`(\w+)`', cell)}
+    reasons = {
+        arch: why for cell, why in documented_table('## Not supported\n') for arch in re.findall(r'`(\w+)`', cell)
+    }
     assert reasons == UNSUPPORTED
 
 
