@@ -17,8 +17,8 @@ exclude_patterns = ['notebooks']
 myst_enable_extensions = ['colon_fence', 'dollarmath']
 myst_heading_anchors = 3
 autodoc_typehints = 'description'
+autodoc_typehints_description_target = 'documented_params'
 autodoc_member_order = 'bysource'
-nitpicky = False
 
 html_theme = 'furo'
 html_title = f'basicsr-clsd {release}'

@@ -13,7 +13,8 @@ from basicsr_clsd.config.load import load
 from basicsr_clsd.config.reference import markdown
 
 REPO = Path(__file__).resolve().parents[1]
-PAGES = [REPO / 'README.md', *sorted((REPO / 'docs').glob('*.md')), REPO / 'basicsr_clsd' / 'model_zoo' / 'README.md']
+PACKAGE = REPO / 'basicsr_clsd'
+PAGES = [REPO / 'README.md', *sorted((REPO / 'docs').glob('*.md')), PACKAGE / 'model_zoo' / 'README.md']
 NOTEBOOK = REPO / 'docs' / 'notebooks' / 'quickstart.ipynb'
 
 
@@ -28,6 +29,8 @@ def test_files_that_commands_name_exist(page):
     named = set(re.findall(r'(?<![\w/.])(?:basicsr_clsd|scripts|options|\.ci)/[\w./-]*\w', text))
     made_up = {name for name in named if re.search('NAME|METHOD|FILE|my_', name)}
     assert not [name for name in sorted(named - made_up) if not list(REPO.glob(f'{name}*'))]
+    modules = set(re.findall(r'`((?!my_)\w+/(?!my_|test_my)\w+\.py)`', text))
+    assert not [name for name in sorted(modules) if not any((root / name).exists() for root in (REPO, PACKAGE))]
 
 
 def commands_with_options():
