@@ -1,6 +1,5 @@
 """Folders and LMDBs of images, read alike: names, sizes without decoding, pixels, patches."""
 
-import os
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from basicsr_clsd.data.lmdb import open_lmdb
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.codec import EXTENSIONS, crop, decode, header_size
+from basicsr_clsd.runtime.folders import files_below
 
 
 class ImageStore(Protocol):
@@ -62,15 +62,7 @@ class FolderStore:
 
     def names(self) -> list[str]:
         """Names of all image files, those in sub-folders included; others are left out, and hidden ones."""
-        found = []
-        for folder, folders, files in os.walk(self.root):
-            folders[:] = [name for name in folders if not name.startswith('.')]
-            below = Path(folder).relative_to(self.root)
-            found += [
-                (below / name).as_posix()
-                for name in files
-                if Path(name).suffix.lower() in EXTENSIONS and not name.startswith('.')
-            ]
+        found = [name for name in files_below(self.root) if Path(name).suffix.lower() in EXTENSIONS]
         # Without extensions first, as an LMDB's keys have none: both give the same order, and so the same patches.
         return sorted(found, key=lambda name: (Path(name).with_suffix('').as_posix(), name))
 

@@ -16,7 +16,10 @@ from PIL.TiffImagePlugin import TiffImageFile
 from basicsr_clsd.errors import UserError
 
 EXTENSIONS = frozenset({'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm'})
-JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
+JPEG_START = b'\xff\xd8'
+JPEG_END = 0xD9  # its marker
+# Which bytes make a marker of a 0xff before them; the others stand for 0xff itself, fill up, or start a scan anew.
+JPEG_MARKERS = ~np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), 0xFF])
 PNG_START, PNG_LAST_CHUNK = b'\x89PNG\r\n\x1a\n', b'IEND'
 EXIF_ORIENTATION = 0x0112
 TURNED_ORIENTATIONS = (5, 6, 7, 8)  # those that swap height and width
@@ -54,7 +57,7 @@ def decode(content: bytes, where: str) -> NDArray[np.uint8]:
 def decode_as(content: bytes, where: str, flags: int) -> NDArray[Any]:
     """Decode an encoded image as OpenCV's flags ask, or raise a :class:`UserError` that names it."""
     # OpenCV fills the missing rest of a JPEG with gray and says nothing that a program could see.
-    if content.startswith(JPEG_START) and JPEG_END not in content[-4096:]:
+    if content.startswith(JPEG_START) and not _jpeg_is_whole(content):
         raise UserError(f'{where}: truncated image')
     try:
         whole = bool(content) and not (content.startswith(PNG_START) and _png_is_damaged(content))
@@ -80,6 +83,21 @@ def check_inside(size: tuple[int, ...], top: int, left: int, height: int, width:
         raise UserError(
             f'{where}: {size[1]}x{size[0]} pixels have no part of {width}x{height} at row {top}, column {left}'
         )
+
+
+def _jpeg_is_whole(content: bytes) -> bool:
+    """Whether the image ends; what comes behind its end, as a phone's film of a photo does, is not looked at."""
+    values = np.frombuffer(content, np.uint8)
+    places = np.flatnonzero(values[:-1] == 0xFF)  # noqa: PLR2004  (what markers begin with)
+    places = places[JPEG_MARKERS[values[places + 1]]]
+    start = len(JPEG_START)
+    while (number := int(np.searchsorted(places, start))) < len(places):
+        place = int(places[number])
+        if content[place + 1] == JPEG_END:
+            return True
+        # Behind a segment the next marker is looked for: the data of a scan go on up to it.
+        start = place + 2 + int.from_bytes(content[place + 2 : place + 4], 'big')
+    return False
 
 
 def _png_is_damaged(content: bytes) -> bool:

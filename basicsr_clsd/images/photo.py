@@ -1,6 +1,5 @@
 """Photos as people have them, in any format that OpenCV reads: which files are some, and their pixels in 8-bit RGB."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.codec import EXTENSIONS, JPEG_START, PNG_START, decode
+from basicsr_clsd.runtime.folders import files_below
 
 # OpenCV would take the small preview in such a file for the photo.
 CAMERA_RAW = frozenset({'.arw', '.cr2', '.cr3', '.dng', '.nef', '.orf', '.pef', '.raf', '.rw2', '.srw'})
@@ -35,13 +35,9 @@ def find_photos(folder: Path) -> tuple[list[str], list[str]]:
         Two sorted lists of paths relative to the folder.
     """
     photos, others = [], []
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith('.')]
-        for name in files:
-            if not name.startswith('.'):
-                path = Path(root, name)
-                (photos if _is_photo(path) else others).append(path.relative_to(folder).as_posix())
-    return sorted(photos), sorted(others)
+    for name in files_below(folder):
+        (photos if _is_photo(folder / name) else others).append(name)
+    return photos, others
 
 
 def _is_photo(path: Path) -> bool:

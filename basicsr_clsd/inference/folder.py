@@ -1,7 +1,9 @@
 """Upscaling the photos of a folder, each to a file that is whole or not there."""
 
+import errno
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,13 +12,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.images.photo import find_photos
+from basicsr_clsd.images.photo import NAMED_AS_PHOTOS, find_photos
 from basicsr_clsd.images.picture import read_header, read_picture
 from basicsr_clsd.images.writer import FORMATS, check_format, write_picture
 from basicsr_clsd.inference.upscaler import Upscaler
 from basicsr_clsd.runtime.files import check_free, check_writable
 
 MEGA = 1e6
+# Errors that every other photo would meet as well.
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 LEAST_COMPRESSED = 0.02  # of the pixels' bytes; a photo takes ten times as much
 
 
@@ -28,11 +32,11 @@ class Job(NamedTuple):
 
 
 def plan(source: Path, out: Path, suffix: str, extension: str) -> list[Job]:
-    """What is to be made of a photo or of all photos below a folder.
+    """What is to be made of a photo or of all photos below a folder; no two results share a file.
 
-    In ``out`` photos keep their sub-folders, and their names but for the suffix; where two differ in their extensions
-    alone, these stay in the names. Hidden files and folders, files that are not photos, and what is in ``out`` or a
-    result itself, are passed over.
+    In ``out`` photos keep their sub-folders, and their names but for the suffix; where a result would share its file
+    with another one, the photo's extension stays in its name. Hidden files and folders, files that are not photos, what
+    is in ``out``, and results of other photos, which their suffix tells, are passed over.
 
     Args:
         source: Photo or folder.
@@ -41,36 +45,73 @@ def plan(source: Path, out: Path, suffix: str, extension: str) -> list[Job]:
         extension: Of the format to write, with its dot.
 
     Raises:
-        UserError: There is no photo, or a result would take the place of a photo.
+        UserError: There is no photo, a result would take the place of a photo, or ``out`` is named like a picture that
+            cannot be written.
     """
     if source.is_dir():
+        if _named_as_picture(out):
+            raise UserError(f'-o {out}: for the photos of a folder it must be a folder')
         jobs = _plan_folder(source, out, suffix, extension)
     elif source.exists():
-        is_file = out.suffix.lower() in FORMATS.values() and not out.is_dir()
-        jobs = [Job(source, out if is_file else out / f'{source.stem}{suffix}{extension}')]
+        if _named_as_picture(out) and out.suffix.lower() not in FORMATS.values():
+            raise UserError(f'-o {out}: the format must be one of {", ".join(FORMATS)}')
+        jobs = [Job(source, out if _named_as_picture(out) else out / f'{source.stem}{suffix}{extension}')]
     else:
         raise UserError(f'{source}: no such file or folder')
     for job in jobs:
-        if job.target.exists() and job.target.resolve() == job.source.resolve():
+        if _exists(job.target) and job.target.resolve() == job.source.resolve():
             raise UserError(f'{job.source}: its result would take its place; choose another folder or suffix')
-    check_writable(jobs[0].target.parent)
+    check_writable(out if source.is_dir() else jobs[0].target.parent)
     return jobs
+
+
+def _named_as_picture(out: Path) -> bool:
+    return out.suffix.lower() in NAMED_AS_PHOTOS and not out.is_dir()
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path is there; one with a name that is too long is not, and opening it tells why."""
+    return os.path.exists(path)
 
 
 def _plan_folder(source: Path, out: Path, suffix: str, extension: str) -> list[Job]:
     names = [Path(name) for name in find_photos(source)[0]]
-    if out.resolve() != source.resolve():
-        names = [name for name in names if not (source / name).absolute().is_relative_to(out.absolute())]
-    stems = Counter(name.with_suffix('') for name in names)
-    jobs = []
+    inside, whole = out.resolve(), source.resolve()
+    if inside != whole and inside.is_relative_to(whole):
+        names = [name for name in names if not (source / name).parent.resolve().is_relative_to(inside)]
+    # Short and long: the photo's extension is left out, or stays.
+    possible = {
+        name: [out / name.parent / f'{kept}{suffix}{extension}' for kept in (name.stem, name.name)] for name in names
+    }
+    made_of: dict[Path, list[Path]] = {}
+    for name, targets in possible.items():
+        for target in targets:
+            made_of.setdefault(target.absolute(), []).append(name)
     for name in names:
-        stem = name.name if stems[name.with_suffix('')] > 1 else name.stem
-        jobs.append(Job(source / name, out / name.parent / f'{stem}{suffix}{extension}'))
-    results = {job.target.absolute() for job in jobs if job.target.absolute() != job.source.absolute()}
-    jobs = [job for job in jobs if job.source.absolute() not in results]
-    if not jobs:
+        other = next((each for each in made_of.get((source / name).absolute(), ()) if each != name), None)
+        if other is not None:
+            if not suffix:
+                told = f'{source / name}: may be a photo, or the result of {source / other}'
+                raise UserError(f'{told}; choose another folder or suffix')
+            del possible[name]
+    if not possible:
         raise UserError(f'{source}: no photos in it')
-    return jobs
+    return [Job(source / name, target) for name, target in distinct(possible).items()]
+
+
+def distinct(possible: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:
+    """One of two possible results for each photo, so that no two are the same: the first where that can be.
+
+    The second ones must differ from each other.
+    """
+    long: set[Path] = set()
+    while True:
+        chosen = {name: targets[name in long] for name, targets in possible.items()}
+        count = Counter(chosen.values())
+        shared = {name for name, target in chosen.items() if count[target] > 1}
+        if not shared - long:
+            return chosen
+        long |= shared
 
 
 class Run:
@@ -101,9 +142,9 @@ class Run:
             overwrite: Make files that are there anew.
 
         Raises:
-            OSError: A file cannot be written.
+            OSError: The disk is full or read-only.
         """
-        wanted = [job for job in jobs if overwrite or not job.target.exists()]
+        wanted = [job for job in jobs if overwrite or not _exists(job.target)]
         if len(wanted) < len(jobs):
             self._say(f'{len(jobs) - len(wanted)} of {len(jobs)} are there already')
         total = sum(_pixels(job.source) for job in wanted)
@@ -113,8 +154,10 @@ class Run:
                 self._bar.update(task, description=_shown(job.source.name))
                 try:
                     self._do(job)
-                except UserError as error:
-                    self.failures.append(_shown(str(error)))
+                except (UserError, OSError) as error:
+                    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+                        raise
+                    self.failures.append(_shown(_told(job, error)))
 
     def _do(self, job: Job) -> None:
         picture = read_picture(job.source)
@@ -134,6 +177,14 @@ class Run:
 
     def _say(self, text: str) -> None:
         self.console.print(_shown(text), highlight=False, markup=False)
+
+
+def _told(job: Job, error: UserError | OSError) -> str:
+    """What went wrong with a photo, in a line that names it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f'{job.source}: {error.strerror} ({error.filename or job.target})'
+    text = str(error)
+    return text if str(job.source) in text or str(job.target) in text else f'{job.source}: {text}'
 
 
 def _pixels(path: Path) -> int:

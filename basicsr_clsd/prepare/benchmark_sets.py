@@ -18,7 +18,7 @@ from basicsr_clsd.errors import UserError
 from basicsr_clsd.prepare import catalogue
 from basicsr_clsd.prepare.download import remaining
 from basicsr_clsd.prepare.workspace import ARCHIVES, MADE_FROM, UNPACKED, bar, claimed, refuse, unpacked
-from basicsr_clsd.runtime.files import check_free, write_image, write_text
+from basicsr_clsd.runtime.files import check_free, temporary_path, write_image, write_text
 
 SCALES = (2, 3, 4)
 TOP = 'benchmark'  # folder in the archive
@@ -86,7 +86,7 @@ def _is_ours(folder: Path, known: BenchmarkSets) -> bool:
 def _make_all(known: BenchmarkSets, source: Path, root: Path, names: list[str], console: Console) -> None:
     faults = []
     for name in names:
-        partial = root / f'.{name}.tmp'
+        partial = temporary_path(root / name)
         if partial.exists():
             shutil.rmtree(partial)
         found = _make(source / name, known.images[name], partial, bar(console, f'Writing {name}'))

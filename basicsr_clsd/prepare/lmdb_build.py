@@ -28,7 +28,7 @@ from basicsr_clsd.data.lmdb import (
 from basicsr_clsd.data.stores import FolderStore, ImageStore
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.codec import stem
-from basicsr_clsd.runtime.files import check_free, check_writable, sync_folder, write_text
+from basicsr_clsd.runtime.files import check_free, check_writable, sync_folder, temporary_path, write_text
 
 Item = tuple[bytes, bytes | memoryview]
 Encode = Callable[[str, NDArray[np.uint8]], Iterable[Item]]
@@ -178,7 +178,7 @@ def _is_made(target: Path, kind: str, files: dict[str, tuple[str, list[int]]]) -
 @contextmanager
 def _hidden_folder(target: Path) -> Iterator[Path]:
     """The folder that will be the target, for this process alone; another that wants it waits for this one's end."""
-    folder = target.with_name(f'.{target.name}.tmp')
+    folder = temporary_path(target)
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY)

@@ -10,7 +10,7 @@ from typing import Any
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.prepare.workspace import MADE_FROM, claimed
-from basicsr_clsd.runtime.files import check_writable, sync_folder, write_text
+from basicsr_clsd.runtime.files import check_writable, sync_folder, temporary_path, write_text
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def staged(target: Path, settings: Mapping[str, Any], sources: Mapping[str, list
     """
     made_from = {'settings': dict(settings), 'sources': dict(sources)}
     check_writable(target.parent)
-    hidden = target.with_name(f'.{target.name}.tmp')
+    hidden = temporary_path(target)
     with claimed(hidden):
         if is_made(target, settings, sources):
             shutil.rmtree(hidden)

@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import errno
+import hashlib
 import os
 import shutil
 import time
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from basicsr_clsd.errors import UserError
 
+LONGEST_IN_TEMPORARY = 100  # bytes of a name; with what is added it stays below what any file system takes
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Write a file under a temporary name in its folder, sync it to disk, and rename it.
@@ -25,7 +28,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     Raises:
         OSError: The disk is full, the folder is read-only, ...; it names the path, which is as it was before.
     """
-    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary = temporary_path(path)
     try:
         with open(temporary, 'wb') as file:
             write(file)
@@ -38,6 +41,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     sync_folder(path.parent)
+
+
+def temporary_path(path: Path) -> Path:
+    """The hidden path beside ``path`` by which a file or folder goes until it is whole; short, whatever the name is."""
+    name = path.name
+    if len(os.fsencode(name)) > LONGEST_IN_TEMPORARY:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return path.with_name(f'.{name}.tmp')
 
 
 def sync_folder(folder: Path) -> None:

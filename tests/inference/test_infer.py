@@ -133,6 +133,35 @@ def test_adversarial_folder(photos, model, expected, close, run_command, tmp_pat
         close(read(photos / 'out' / f'{Path(name).stem}_x2.png'), expected(image))
 
 
+def test_names_of_any_length(photos, model, run_command, tmp_path):
+    """A name too long for its result is that photo's trouble alone."""
+    for length in (5, 100, 248, 255):
+        Image.fromarray(noise(4, 4)).save(photos / f'{"n" * (length - 4)}.png')
+    Image.fromarray(noise(4, 4)).save(photos / 'z.png')
+    ended = run_command('infer', '-i', 'photos', '-o', 'out', '-m', model, cwd=tmp_path)
+    assert ended.code == 1
+    told, count = ended.err.splitlines()
+    assert told.startswith(f'error: photos/{"n" * 251}.png: File name too long') and count == '1 could not be upscaled'
+    made = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert made == {'z_x2.png', *(f'{"n" * (length - 4)}_x2.png' for length in (5, 100, 248))}
+    again = run_command('infer', '-i', 'photos', '-o', 'out', '-m', model, cwd=tmp_path)
+    assert again.code == 1 and '4 of 5 are there already' in again.out
+
+
+@pytest.mark.parametrize('name', ['deep', 'deep/er'])
+def test_an_error_of_one_photo_ends_no_other(photos, model, run_command, tmp_path, name):
+    """A file lies where the folder of a photo's result would."""
+    (photos / name).mkdir(parents=True)
+    Image.fromarray(noise(4, 4)).save(photos / name / 'a.png')
+    Image.fromarray(noise(4, 4)).save(photos / 'z.png')
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'deep').touch()
+    ended = run_command('infer', '-i', 'photos', '-o', 'out', '-m', model, cwd=tmp_path)
+    assert ended.code == 1
+    assert ended.err.splitlines()[0].startswith(f'error: photos/{name}/a.png: ')
+    assert (tmp_path / 'out' / 'z_x2.png').is_file()
+
+
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory, make_images, model, run_command) -> Path:
     folder = tmp_path_factory.mktemp('undisturbed')

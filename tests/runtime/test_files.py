@@ -1,10 +1,17 @@
 import errno
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.runtime import files
+
+LONGEST_NAME = 255  # bytes, of most file systems
 
 
 def test_interrupted_write_leaves_the_file_as_it_was(tmp_path):
@@ -38,6 +45,19 @@ def test_what_a_killed_write_left_is_no_hindrance(tmp_path):
     files.save({'x': torch.ones(2)}, tmp_path / 'file')
     assert torch.equal(torch.load(tmp_path / 'file', weights_only=True)['x'], torch.ones(2))
     assert [entry.name for entry in tmp_path.iterdir()] == ['file']
+
+
+@settings(deadline=None, max_examples=50)
+@given(name=st.text(st.characters(exclude_characters='/\0', exclude_categories=['Cs']), min_size=1, max_size=255))
+def test_names_of_any_length_can_be_written(name):
+    if name in ('.', '..') or len(name.encode()) > LONGEST_NAME:
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        files.write_text('whole', path)
+        assert path.read_text(encoding='utf-8') == 'whole'
+        assert len(os.fsencode(files.temporary_path(path).name)) < 128
+        assert [entry.name for entry in Path(folder).iterdir()] == [name]
 
 
 def test_folders_set_aside_within_a_second_are_all_kept(tmp_path):
