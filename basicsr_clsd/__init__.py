@@ -21,7 +21,8 @@ compat.install()
 def __getattr__(name: str) -> Any:
     if name != 'Upscaler':
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    # Not at once, as it takes seconds to import torch and BasicSR.
-    from basicsr_clsd.inference.upscaler import Upscaler  # noqa: PLC0415
+    # Not at once, as it takes seconds to import torch; and of BasicSR no more than an EDSR needs.
+    with compat.deferring():
+        from basicsr_clsd.inference.upscaler import Upscaler  # noqa: PLC0415
 
     return Upscaler

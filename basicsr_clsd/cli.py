@@ -54,19 +54,46 @@ def positive(text: str) -> int:
     return number
 
 
+class ConsoleHandler(logging.Handler):
+    """Log lines above a live progress bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        style = 'yellow' if record.levelno >= logging.WARNING else None
+        self.console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def processes(arguments: argparse.Namespace, options: 'Options', console: Console) -> Iterator['Processes']:
     """Join the other processes of the run; one of them speaks."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     import torch  # noqa: PLC0415
 
-    from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
     from basicsr_clsd.runtime import distributed  # noqa: PLC0415
 
     gpu = torch.cuda.is_available() and options.num_gpu != 0
     with distributed.processes(arguments.launcher, options.dist_params.timeout, gpu) as joined:
         set_up_console(console, joined.main)
         yield joined
+
+
+def set_up_console(console: Console, main: bool = True) -> logging.Logger:
+    """Let BasicSR's logger, which its builders use as well, print on this console; but errors, in one process alone."""
+    # Imported here so that --help and a mistyped argument need not wait for torch.
+    from basicsr.utils.logger import get_root_logger  # noqa: PLC0415
+
+    logger = get_root_logger()
+    logger.setLevel(logging.INFO if main else logging.ERROR)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    handler = ConsoleHandler(console)
+    handler.setFormatter(logging.Formatter('%(message)s'))
+    logger.addHandler(handler)
+    return logger
 
 
 def run(main: Callable[[Console], None]) -> None:

@@ -28,7 +28,9 @@ def parse() -> argparse.Namespace:
         subparsers.add_parser('edsr-pytorch', help='a state dict under the names of EDSR-PyTorch'),
     ]
     for subparser in (onnx, *others):
-        subparser.add_argument('-m', '--model', required=True, metavar='MODEL', help='weights, or a name in model_zoo/')
+        subparser.add_argument(
+            '-m', '--model', required=True, metavar='MODEL', help='weights, or a name in the model zoo'
+        )
         subparser.add_argument('-opt', metavar='YAML', help='options with the network_g of weights that are no EDSR')
         subparser.add_argument(
             '-o', '--out', type=Path, default=Path(), metavar='OUT', help='file, or folder (default: the current one)'
@@ -40,42 +42,42 @@ def parse() -> argparse.Namespace:
 def export(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Open the weights and write them in the format that was asked for."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
-    from basicsr_clsd.deploy.description import default_name, describe  # noqa: PLC0415
-    from basicsr_clsd.deploy.writers import write_basicsr, write_edsr_pytorch, write_safetensors  # noqa: PLC0415
-    from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
+    from basicsr_clsd.deploy import writers  # noqa: PLC0415
     from basicsr_clsd.errors import UserError  # noqa: PLC0415
-    from basicsr_clsd.inference.loader import model_file, open_weights  # noqa: PLC0415
+    from basicsr_clsd.inference.loader import load, section_in  # noqa: PLC0415
+    from basicsr_clsd.inference.torch_network import TorchNetwork  # noqa: PLC0415
+    from basicsr_clsd.networks.zoo import ONNX, model_file  # noqa: PLC0415
     from basicsr_clsd.runtime.files import check_writable  # noqa: PLC0415
 
-    set_up_console(console).setLevel('WARNING')
+    cli.set_up_console(console).setLevel('WARNING')
     to_onnx = arguments.format == 'onnx'
     if to_onnx and arguments.int8 != (arguments.calibrate is not None):
         raise UserError('--int8 and --calibrate FOLDER need each other')
     if to_onnx and arguments.int8 and arguments.precision != 'fp32':
         raise UserError(f'--int8: leaves what it does not quantise in fp32; not with --precision {arguments.precision}')
     source = model_file(arguments.model)
-    if source.suffix.lower() == '.onnx':
+    if source.suffix.lower() == ONNX:
         raise UserError(f'{source}: an ONNX file has no weights that could be exported again')
-    network = open_weights(source, arguments.opt, gpu=False)
+    network = load(source, *section_in(arguments.opt), gpu=False)
+    assert isinstance(network, TorchNetwork)
     extension = EXTENSIONS[arguments.format]
     path = arguments.out.expanduser()
     if path.is_dir() or path.suffix != extension:
         kind = ('_int8' if arguments.int8 else {'fp16': '_fp16'}.get(arguments.precision, '')) if to_onnx else ''
-        path /= f'{default_name(network, source)}{kind}{extension}'
+        path /= f'{writers.default_name(network, source)}{kind}{extension}'
     check_writable(path.parent)
     if path.exists() and not arguments.overwrite:
         raise UserError(f'{path}: is there already; --overwrite replaces it')
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = describe(network, source)
+    header = writers.header_of(network, source)
     if to_onnx:
-        from basicsr_clsd.deploy.onnx_file import write_onnx  # noqa: PLC0415
-
         what = arguments.precision if arguments.calibrate is None else arguments.calibrate
-        write_onnx(network, path, header, what, arguments.opset, console)
+        writers.write_onnx(network, path, header, what, arguments.opset, console)
     elif arguments.format == 'safetensors':
-        write_safetensors(network, path, header)
+        writers.write_safetensors(network, path, header)
     else:
-        (write_basicsr if arguments.format == 'basicsr' else write_edsr_pytorch)(network, path)
+        write = writers.write_basicsr if arguments.format == 'basicsr' else writers.write_edsr_pytorch
+        write(network, path)
     size = path.stat().st_size
     console.print(
         f'{path}: x{network.scale}, {network.parameters:,} parameters, {size:,} bytes', highlight=False, markup=False

@@ -23,7 +23,7 @@ def parse() -> argparse.Namespace:
         '--model',
         required=True,
         metavar='MODEL',
-        help='.pth, .pt, .safetensors or .onnx; or a name in model_zoo/',
+        help='.pth, .pt, .safetensors or .onnx; or a name in the model zoo',
     )
     parser.add_argument('-opt', metavar='YAML', help='options with the network_g of weights that are no EDSR')
     parser.add_argument(
@@ -43,15 +43,15 @@ def parse() -> argparse.Namespace:
 
 def infer(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Check everything, then upscale photo by photo."""
-    # Imported here so that --help and a mistyped argument need not wait for torch.
-    from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
+    # Imported here so that --help and a mistyped argument need not wait for torch; the first, of BasicSR, no more than
+    # an EDSR needs.
+    from basicsr_clsd import Upscaler  # noqa: PLC0415
     from basicsr_clsd.errors import UserError  # noqa: PLC0415
     from basicsr_clsd.images.writer import FORMATS  # noqa: PLC0415
     from basicsr_clsd.inference.folder import Run, plan  # noqa: PLC0415
-    from basicsr_clsd.inference.upscaler import Upscaler  # noqa: PLC0415
     from basicsr_clsd.runtime.memory import keep_freed_memory  # noqa: PLC0415
 
-    set_up_console(console).setLevel('WARNING')
+    cli.set_up_console(console).setLevel('WARNING')
     if arguments.tile is not None and arguments.tile < 0:
         raise UserError(f'--tile {arguments.tile}: must not be negative')
     extension = FORMATS.get(arguments.format.lower().lstrip('.'))

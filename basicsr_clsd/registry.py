@@ -52,7 +52,8 @@ def register_all(*kinds: str) -> None:
     """Import the modules that register classes of these kinds; without a kind, of all."""
     for kind in kinds or REGISTRIES:
         for module in REGISTRIES.get(kind, (None,))[1:]:
-            importlib.import_module(module)
+            # Asked for an attribute, as a package of BasicSR may have been left empty until then.
+            getattr(importlib.import_module(module), '__all__', None)
 
 
 def known(kind: str) -> dict[str, type]:

@@ -18,8 +18,8 @@ def parse() -> argparse.Namespace:
         '--checkpoints',
         nargs='+',
         default=[],
-        metavar='[NAME=]FILE',
-        help='what to test, a row each, in place of what the options name; .pth, .pt or .onnx',
+        metavar='[NAME=]MODEL',
+        help='what to test, a row each, in place of what the options name; a file, or a name in the model zoo',
     )
     return parser.parse_args()
 
@@ -29,12 +29,11 @@ def test(arguments: argparse.Namespace, console: cli.Console) -> None:
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.config import check, load  # noqa: PLC0415
     from basicsr_clsd.engine.build import build_dataset  # noqa: PLC0415
-    from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
     from basicsr_clsd.errors import UserError  # noqa: PLC0415
     from basicsr_clsd.evaluation.benchmark import Benchmark  # noqa: PLC0415
-    from basicsr_clsd.evaluation.evaluated import build_methods, named_checkpoints  # noqa: PLC0415
+    from basicsr_clsd.evaluation.evaluated import load_models, named_checkpoints  # noqa: PLC0415
 
-    set_up_console(console)
+    cli.set_up_console(console)
     options = load(arguments.opt, arguments.force_yml)
     options.train = None
     if arguments.checkpoints:
@@ -44,7 +43,7 @@ def test(arguments: argparse.Namespace, console: cli.Console) -> None:
         raise UserError(f'{arguments.opt}: path.pretrain_network_g: missing; testing needs weights')
     with cli.processes(arguments, options, console) as processes:
         with processes.together():
-            methods = build_methods(options)
+            methods = load_models(options)
             sets = processes.main_first(
                 lambda: {
                     str(section.name): build_dataset(options, section, 'test')

@@ -26,10 +26,9 @@ def train(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Load and check the options, build the run, train."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.config import check, load  # noqa: PLC0415
-    from basicsr_clsd.engine.experiment import set_up_console  # noqa: PLC0415
     from basicsr_clsd.engine.trainer import Trainer  # noqa: PLC0415
 
-    set_up_console(console)
+    cli.set_up_console(console)
     overrides = [*arguments.force_yml, *(DEBUG_OVERRIDES if arguments.debug else ())]
     options = load(arguments.opt, overrides)
     if arguments.debug:

@@ -30,7 +30,7 @@ IMPORTED_BY_COMMANDS = (
     'basicsr_clsd.engine.trainer',
     'basicsr_clsd.evaluation.benchmark',
     'basicsr_clsd.inference.folder',
-    'basicsr_clsd.deploy.onnx_file',
+    'basicsr_clsd.deploy.writers',
 )
 
 torch.set_num_threads(1)

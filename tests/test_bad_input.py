@@ -367,7 +367,7 @@ def test_damaged_weights_are_told_or_fit_and_nothing_else(tmp_path, zipped, data
     path.write_bytes(content[: data.draw(st.just(len(content)) | st.integers(0, len(content)))])
     with warnings.catch_warnings(record=True) as caught:
         try:
-            load_weights(network, path, 'params')
+            load_weights(network, path, ['params'])
         except UserError as error:
             assert str(error).startswith(f'{path}: ')  # noqa: PT017
     assert not caught

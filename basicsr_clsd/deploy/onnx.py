@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_clsd import registry
-from basicsr_clsd.config.components import Component
 from basicsr_clsd.errors import UserError, first_line
-from basicsr_clsd.inference.deployed_network import DeployedNetwork
+from basicsr_clsd.inference.torch_network import TorchNetwork
 
 OPSET = 20
 INPUT, OUTPUT = 'lq', 'sr'
@@ -32,7 +31,7 @@ def require() -> None:
         raise UserError("onnx and onnxruntime are not installed; pip install 'basicsr-clsd[deploy]'")
 
 
-def onnx_model(network: DeployedNetwork, opset: int = OPSET) -> Any:
+def onnx_model(network: TorchNetwork, opset: int = OPSET) -> Any:
     """Export a network as an ``onnx.ModelProto``.
 
     Its input ``lq`` is (N, 3, h, w), RGB in [0, 1], its output ``sr`` (N, 3, h·s, w·s), unclipped; N, h and w are free.
@@ -62,9 +61,9 @@ def onnx_model(network: DeployedNetwork, opset: int = OPSET) -> Any:
     return model
 
 
-def plain(network: DeployedNetwork) -> nn.Module:
+def plain(network: TorchNetwork) -> nn.Module:
     """The network as its arch builds it, on the CPU, without what keeps its ends in full precision."""
-    module = registry.build('archs', Component.model_validate(dict(network.arguments)), 'network_g')
+    module = registry.build('archs', network.section, 'network_g')
     module.load_state_dict(deepcopy(network.module.state_dict()))
     return _Upscaling(module.cpu().eval().requires_grad_(False))
 
@@ -82,7 +81,7 @@ class _Upscaling(nn.Module):
         return output[0] if isinstance(output, tuple) else output
 
 
-def check(model: Any, network: DeployedNetwork, tolerance: float) -> float:
+def check(model: Any, network: TorchNetwork, tolerance: float) -> float:
     """Run a model on images of several sizes; return the largest difference to the network's output.
 
     Raises:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import basicsr
 import torch
 from basicsr.utils import get_root_logger
-from rich.console import Console
 
 from basicsr_clsd import __version__
 from basicsr_clsd.config import Options, write_resolved
@@ -25,19 +24,6 @@ from basicsr_clsd.runtime.files import check_writable, set_aside, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-
-class ConsoleHandler(logging.Handler):
-    """Log lines above a live progress bar."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self.console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one record."""
-        style = 'yellow' if record.levelno >= logging.WARNING else None
-        self.console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class LogFileHandler(logging.FileHandler):
@@ -154,18 +140,6 @@ def _tensorboard() -> ModuleType:
             f'logger.use_tb_logger: TensorBoard cannot be imported ({first_line(error)}); '
             'pip install tensorboard, or set it to false'
         ) from error
-
-
-def set_up_console(console: Console, main: bool = True) -> logging.Logger:
-    """Let BasicSR's logger, which its builders use as well, print on this console; but errors, in one process alone."""
-    logger = get_root_logger()
-    logger.setLevel(logging.INFO if main else logging.ERROR)
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-    handler = ConsoleHandler(console)
-    handler.setFormatter(logging.Formatter('%(message)s'))
-    logger.addHandler(handler)
-    return logger
 
 
 def add_log_file(path: Path) -> None:

@@ -11,7 +11,7 @@ from basicsr_clsd.config.paths import output_root
 from basicsr_clsd.data.paired_dataset import PairedDataset, check_decodable
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.complexity import Complexity
-from basicsr_clsd.evaluation.evaluated import BICUBIC, Method
+from basicsr_clsd.evaluation.evaluated import BICUBIC, EvaluatedModel
 from basicsr_clsd.evaluation.metrics import Image, Scores, bicubic, joined, measure, upscaled
 from basicsr_clsd.evaluation.report import Report, describe, protocol_name
 from basicsr_clsd.inference.tiles import Tiling
@@ -34,7 +34,7 @@ class Benchmark:
     """
 
     def __init__(
-        self, options: Options, methods: Sequence[Method], sets: dict[str, PairedDataset], processes: Processes
+        self, options: Options, methods: Sequence[EvaluatedModel], sets: dict[str, PairedDataset], processes: Processes
     ) -> None:
         self.options, self.methods, self.sets, self.processes = options, methods, sets, processes
         self.folder = output_root(options.path.results_root, 'results') / options.name

@@ -2,45 +2,28 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from basicsr_clsd.config import Options
+from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import FileName, TestedNetwork
 from basicsr_clsd.errors import FAULTS, UserError, first_line, out_of_memory
 from basicsr_clsd.evaluation.complexity import Complexity, device_name, lr_shape, measure_cost
-from basicsr_clsd.inference.checkpoint_origin import experiment_of, training_of
-from basicsr_clsd.inference.onnx_network import OnnxNetwork
-from basicsr_clsd.inference.tiles import Tiles, Tiling, Upscale
-from basicsr_clsd.inference.torch_network import TorchNetwork
+from basicsr_clsd.inference.loader import load
+from basicsr_clsd.inference.network import Network
+from basicsr_clsd.inference.tiles import Tiling, tiled
 from basicsr_clsd.inference.transforms import SIZE as ENSEMBLE
-from basicsr_clsd.inference.transforms import self_ensemble
+from basicsr_clsd.networks.check import channels_of
+from basicsr_clsd.networks.origin import experiment_of, training_of
+from basicsr_clsd.networks.zoo import ONNX, model_file
 
 BICUBIC = 'bicubic'
-ONNX_SUFFIX = '.onnx'
 
 
-class Network(Protocol):
-    """What can be tested."""
-
-    arch: str
-    parameters: int
-    window: int
-    device: torch.device
-
-    def upscale(self, lq: Tensor) -> Tensor:
-        """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), unclipped, on the CPU."""
-        ...
-
-    def macs(self, shape: tuple[int, ...]) -> int | None:
-        """Multiply-accumulates for an input of this shape."""
-        ...
-
-
-class Method:
+class EvaluatedModel:
     """A network as it is tested: in tiles where the options ask for them or memory does, with or without the ensemble.
 
     Args:
@@ -53,12 +36,9 @@ class Method:
 
     def __init__(self, name: str, checkpoint: str, network: Network, options: Options, ensemble: bool) -> None:
         self.name, self.checkpoint, self.network, self.ensemble = name, checkpoint, network, ensemble
-        self._shape = lr_shape(options.scale, _channels(options))
-        self.tiles = Tiles(
-            network.upscale, options.scale, options.val.tile, options.val.tile_overlap, network.window, name
-        )
-        self._whole: Upscale = self_ensemble(network.upscale) if ensemble else network.upscale
-        self._tiled: Upscale = self_ensemble(self.tiles) if ensemble else self.tiles
+        self._shape = lr_shape(options.scale, channels_of(options, 'test', 'val'))
+        val = options.val
+        self.tiles = tiled(network, name, val.tile, overlap=val.tile_overlap, ensemble=ensemble)
 
     def upscale(self, lq: Tensor) -> Tensor:
         """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), unclipped, on the CPU.
@@ -68,7 +48,7 @@ class Method:
                 would look like any image.
         """
         try:
-            output = self._tiled(lq)
+            output = self.tiles(lq)
         except FAULTS as error:
             if out_of_memory(error):
                 raise
@@ -89,7 +69,7 @@ class Method:
             complexity.latency_size = f'{self._shape[3] * scale}x{self._shape[2] * scale}'
             complexity.latency_device = device_name(self.network.device)
             try:
-                cost = measure_cost(self._whole, self._shape, self.network.device)
+                cost = measure_cost(self.tiles.upscale, self._shape, self.network.device)
                 complexity.latency_s, complexity.peak_bytes = cost
             except (*FAULTS, MemoryError) as error:
                 complexity.latency_failure = 'memory ran out' if out_of_memory(error) else first_line(error)
@@ -123,8 +103,8 @@ class Method:
         }
 
 
-def build_methods(options: Options) -> list[Method]:
-    """Build what the options name: ``networks``, or ``network_g`` with the weights of ``path``.
+def load_models(options: Options) -> list[EvaluatedModel]:
+    """Open what the options name: ``networks``, or ``network_g`` with the weights of ``path``.
 
     Raises:
         UserError: One line that names the file or key at fault.
@@ -135,27 +115,27 @@ def build_methods(options: Options) -> list[Method]:
         raise UserError(f"networks.{BICUBIC}: is the name of the table's first row; choose another")
     if not options.networks:
         checkpoint = str(options.path.pretrain_network_g)
-        return [Method(options.name, checkpoint, _network(options), options, options.val.self_ensemble)]
-    methods = []
+        network = _load(options, options.network_g, checkpoint, options.path.param_key_g, options.path.strict_load_g)
+        return [EvaluatedModel(options.name, checkpoint, network, options, options.val.self_ensemble)]
+    models = []
     for name, section in options.networks.items():
-        weights = {'pretrain_network_g': section.checkpoint, 'param_key_g': section.param_key, 'strict_load_g': True}
-        own = {'network_g': section.network_g or options.network_g, 'path': options.path.model_copy(update=weights)}
-        network = _network(options.model_copy(update=own))
+        network = _load(options, section.network_g or options.network_g, section.checkpoint, section.param_key)
         ensemble = options.val.self_ensemble if section.self_ensemble is None else section.self_ensemble
-        methods.append(Method(name, section.checkpoint, network, options, ensemble))
-    return methods
+        models.append(EvaluatedModel(name, section.checkpoint, network, options, ensemble))
+    return models
 
 
-def _network(options: Options) -> Network:
-    path = Path(str(options.path.pretrain_network_g))
-    if path.suffix.lower() != ONNX_SUFFIX:
-        return TorchNetwork(options)
-    gpu = options.num_gpu != 0 and torch.cuda.is_available()
-    return OnnxNetwork(path, options.scale, _channels(options), gpu)
-
-
-def _channels(options: Options) -> int:
-    return 1 if any(section.color == 'y' for _, section in options.sets('test', 'val')) else 3
+def _load(options: Options, section: Component, checkpoint: str, key: str | None, strict: bool = True) -> Network:
+    path = model_file(checkpoint)
+    return load(
+        path,
+        None if path.suffix.lower() == ONNX else section,
+        options.scale,
+        keys=[] if key is None else [key],
+        strict=strict,
+        channels=channels_of(options, 'test', 'val'),
+        gpu=options.num_gpu != 0,
+    )
 
 
 def named_checkpoints(texts: Sequence[str]) -> dict[str, TestedNetwork]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.inference.checkpoint_origin import experiment_of
+from basicsr_clsd.networks.origin import experiment_of
 
 FILE = 'results.json'
 TABLES = 'comparison'  # name of the files that a comparison writes

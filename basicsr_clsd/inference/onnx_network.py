@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 
 from basicsr_clsd.errors import UserError, first_line, out_of_memory
+from basicsr_clsd.inference.network import OUTPUT_TILE
 
 TRIAL_SIDE = 32
 IMAGE_AXES = 4
 TYPES = {'tensor(float)': np.float32, 'tensor(float16)': np.float16}
-REACH = 'receptive_field'  # in the file's metadata
+RECEPTIVE_FIELD = 'receptive_field'  # in the file's metadata
 CUDA, CPU = 'CUDAExecutionProvider', 'CPUExecutionProvider'
 QUIET = 4  # log what is fatal; the rest is told as errors
 
 
 class OnnxNetwork:
-    """A network in an ONNX file: one input (N, C, h, w) in [0, 1], RGB, and the upscaled image as its first output.
+    """A network in an ONNX file; see :class:`~basicsr_clsd.inference.network.Network`.
+
+    It has one input (N, C, h, w) in [0, 1], RGB, and the upscaled image is its first output.
 
     Args:
         path: The file.
@@ -55,9 +58,9 @@ class OnnxNetwork:
             raise UserError(f'{path}: takes images of {sides} pixels alone; export it with free height and width')
         self.scale = self._try(scale, channels)
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        told = self.metadata.get(REACH, '')
-        self.reach = int(told) if told.isdecimal() else None  # how far it sees, in LR pixels; None: not told
-        self.parameters = self._count_parameters()
+        told = self.metadata.get(RECEPTIVE_FIELD, '')
+        self.receptive_field = int(told) if told.isdecimal() else None
+        self.tile = math.ceil(OUTPUT_TILE / self.scale)
 
     def _open(self, gpu: bool) -> Any:
         import onnxruntime  # noqa: PLC0415  (an extra)
@@ -96,7 +99,8 @@ class OnnxNetwork:
             raise (MemoryError if out_of_memory(error) else RuntimeError)(str(error)) from error
         return torch.from_numpy(np.asarray(output, np.float32))
 
-    def _count_parameters(self) -> int:
+    @property
+    def parameters(self) -> int:
         """Values of all that is stored in the file: weights, biases, and the few constants beside them."""
         return sum(math.prod(weight.dims) for weight in self._model().graph.initializer)
 

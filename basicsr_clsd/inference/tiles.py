@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from basicsr_clsd.errors import out_of_memory
-from basicsr_clsd.inference.receptive_field import receptive_field
+from basicsr_clsd.inference.network import Network, Upscale
+from basicsr_clsd.inference.transforms import Alpha, for_any_channels, self_ensemble
 
-Upscale = Callable[[Tensor], Tensor]  # (N, C, h, w) in [0, 1] to (N, C, h·s, w·s)
 Cut = Callable[[slice, slice], Tensor]  # rows and columns of an image to that part of it, (N, C, h, w)
 
 SMALLEST_TILE = 16
 UNBOUNDED_OVERLAP = 32  # for networks whose output depends on the whole image
+BREADTH = 16  # of the strips by which a receptive field is found
+LENGTHS = (64, 256, 1024)
+MARKS = (float('nan'), 100.0)
 
 
 class Part(NamedTuple):
@@ -44,6 +47,32 @@ def upscale_in_tiles(lq: Tensor, upscale: Upscale, scale: int, tile: int, overla
         (N, C, h·s, w·s).
     """
     return Tiles(upscale, scale, tile, overlap, window)(lq)
+
+
+def tiled(  # noqa: PLR0913
+    network: Network,
+    name: str,
+    tile: int | None,
+    *,
+    overlap: int | None = None,
+    ensemble: bool = False,
+    alpha: Alpha | None = None,
+) -> 'Tiles':
+    """A network for images of any size.
+
+    Args:
+        network: Upscales what fits into memory.
+        name: Its name, for messages.
+        tile: See :class:`Tiles`.
+        overlap: See :class:`Tiles`; None: the receptive field.
+        ensemble: Give the mean of the eight turned and mirrored images' outputs, in each tile.
+        alpha: Take gray and transparent images too, see :func:`~basicsr_clsd.inference.transforms.for_any_channels`.
+    """
+    upscale = self_ensemble(network.upscale) if ensemble else network.upscale
+    if alpha is not None:
+        upscale = for_any_channels(upscale, network.scale, alpha)
+    overlap = network.receptive_field if overlap is None else overlap
+    return Tiles(upscale, network.scale, tile, overlap, network.window, name)
 
 
 class Tiling(NamedTuple):
@@ -183,3 +212,56 @@ class Tiles:
                     f'they overlap by {self.overlap} pixels (val.tile_overlap)'
                 )
         return self.overlap
+
+
+def receptive_field(upscale: Upscale, scale: int, channels: int = 3, window: int = 1) -> int | None:
+    """The largest distance, in LR pixels, over which an input pixel has an influence on an output pixel.
+
+    One pixel of a strip is set to NaN, and the output pixels that it spreads to are looked at: unlike a change of the
+    value it is neither stopped by a ReLU nor lost in rounding. A large value is tried as well, since some runtimes'
+    ReLU turns a NaN into 0.
+
+    Args:
+        upscale: Upscales (1, C, h, w) to (1, C, h·s, w·s).
+        scale: Super-resolution factor s.
+        channels: C.
+        window: Side of a transformer's attention windows, within which it depends on the place how far a pixel reaches.
+
+    Returns:
+        The distance along the axis where it is larger; None if it is more than can be told from a strip of 1024 pixels,
+        as for a network that averages over the whole image.
+    """
+    reach = 0
+    for axis in (2, 3):
+        found = next(
+            (r for r in (_distance(upscale, scale, channels, window, axis, n) for n in LENGTHS) if r >= 0), None
+        )
+        if found is None:
+            return None
+        reach = max(reach, found)
+    return reach
+
+
+def _distance(  # noqa: PLR0913
+    upscale: Upscale, scale: int, channels: int, window: int, axis: int, length: int
+) -> int:
+    """The distance along an axis (2 or 3); -1 if a strip of this length is too short to tell."""
+    size = [1, channels, max(BREADTH, window), max(BREADTH, window)]
+    size[axis] = max(length // window, 1) * window
+    strip = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    plain = upscale(strip)
+    reach = 0
+    for place in {0, window // 2 - 1, window // 2, window - 1} - {-1}:
+        centre = size[axis] // 2 // window * window + place
+        for mark in MARKS:
+            marked = strip.clone()
+            marked.select(axis, centre).select(2, size[5 - axis] // 2)[:] = mark
+            output = upscale(marked)
+            changed = (output != plain).transpose(axis, -1).flatten(0, 2).any(0).nonzero() // scale
+            if len(changed) == 0:
+                continue
+            first, last = int(changed.min()), int(changed.max())
+            if first == 0 or last == size[axis] - 1:
+                return -1
+            reach = max(reach, centre - first, last - centre)
+    return reach

@@ -1,54 +1,135 @@
-"""A network of the registry with the weights of a file, to be tested."""
+"""A network of the registry as it is used: in a precision, in the memory format that is fastest, EDSR in stages."""
 
-from copy import copy, deepcopy
+import math
+from copy import deepcopy
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from basicsr.archs.edsr_arch import EDSR
+from torch import Tensor, nn
 
-from basicsr_clsd import registry
-from basicsr_clsd.config import Options
-from basicsr_clsd.models import SupervisedModel
+from basicsr_clsd.archs.windows import whole_windows, window_of
+from basicsr_clsd.config.components import Component
+from basicsr_clsd.inference.network import OUTPUT_TILE
+from basicsr_clsd.inference.tiles import upscale_in_tiles
+from basicsr_clsd.networks.check import check_output, placed, trial_image
+from basicsr_clsd.networks.precision import autocast, keep_ends_fp32
 from basicsr_clsd.networks.weights import student_state
+from basicsr_clsd.runtime.memory import return_freed_memory
 
 FLOPS_OF_A_MAC = 2
+CPU = torch.device('cpu')
+EDSR_TILE = 512  # its memory hardly depends on the scale
+TAIL_TILE = 64
+TAIL_FIELD = 2  # LR pixels: one for the upsampler's first convolution, less than one for all that follow
 
 
 class TorchNetwork:
-    """``network_g`` with the weights of ``path.pretrain_network_g``.
+    """A network for use; see :class:`~basicsr_clsd.inference.network.Network`.
 
     Args:
-        options: Checked options, without ``train``.
+        module: The network, with its weights; it is put into evaluation mode and moved.
+        section: What it was built from.
+        scale: Super-resolution factor s.
+        channels: Of the images: 3, or 1 for luma.
+        precision: ``fp32``, ``bf16`` or ``fp16``; the first and the last convolution, the mean shift and the scaling to
+            255 stay in fp32.
+        device: Where it computes.
 
     Raises:
-        UserError: The network cannot be built, the weights do not fit it, or it makes images of another scale.
+        UserError: It cannot upscale such images, or by another factor.
     """
 
-    def __init__(self, options: Options) -> None:
-        self.arch = options.network_g.type
-        self.model: SupervisedModel = registry.find('models', options.model_type, 'model_type')(options)
-        network = self.model.net_g
-        student = student_state(network)
-        self.parameters = sum(value.numel() for name, value in network.named_parameters() if name in student)
-        self.window = self.model.window
-        self.device = self.model.device
+    def __init__(  # noqa: PLR0913
+        self,
+        module: nn.Module,
+        section: Component,
+        scale: int,
+        *,
+        channels: int = 3,
+        precision: str = 'fp32',
+        device: torch.device = CPU,
+    ) -> None:
+        self.section, self.arch = section, section.type
+        self.scale, self.precision, self.device = scale, precision, device
+        student = student_state(module)
+        self.parameters = sum(value.numel() for name, value in module.named_parameters() if name in student)
+        self.module = placed(module.eval().requires_grad_(False), device, torch.channels_last)
+        self.window = window_of(module)
+        staged = isinstance(module, EDSR)
+        self.receptive_field = edsr_receptive_field(module) if staged else None
+        self.tile = EDSR_TILE if staged else math.ceil(OUTPUT_TILE / scale)
+        with keep_ends_fp32(module):
+            check_output(self.upscale, trial_image(channels), scale, f'network_g: {self.arch}')
 
+    @torch.no_grad()
     def upscale(self, lq: Tensor) -> Tensor:
-        """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), unclipped, on the CPU."""
-        return self.model.upscale(lq)[0]
+        """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), float32, unclipped, on the CPU."""
+        with autocast(self.device, self.precision):
+            if isinstance(self.module, EDSR):
+                lq = lq.to(self.device, memory_format=torch.channels_last)
+                return upscale_in_stages(self.module, lq, self.scale).cpu()
+            return _upscale(self.module, lq.to(self.device), self.window, self.scale).float().cpu()
 
     def macs(self, shape: tuple[int, ...]) -> int | None:
         """Multiply-accumulates of convolutions and matrix products for an input of this shape; None: not known.
 
         Counted by ``torch.utils.flop_counter`` on tensors without content, so that nothing is computed.
         """
-        model = copy(self.model)
-        model.net_g = deepcopy(self.model.net_g)  # EDSR keeps, in its forward, a tensor that would have no content
+        # Imported here as they take a second, and photos are upscaled without.
+        from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
+        from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+
+        module = deepcopy(self.module)  # EDSR keeps, in its forward, a tensor that would have no content
         counter = FlopCounterMode(display=False)
         try:
-            with FakeTensorMode(allow_non_fake_inputs=True), counter:
-                model.upscale(torch.empty(shape))
+            with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), counter:
+                _upscale(module, torch.empty(shape, device=self.device), self.window, self.scale)
         except (RuntimeError, TypeError, ValueError, NotImplementedError):  # an operator that needs content
             return None
         return counter.get_total_flops() // FLOPS_OF_A_MAC
+
+
+def _upscale(module: nn.Module, lq: Tensor, window: int, scale: int) -> Tensor:
+    output = module(whole_windows(lq, window))
+    sr = output[0] if isinstance(output, tuple) else output
+    return sr[..., : lq.shape[2] * scale, : lq.shape[3] * scale]
+
+
+def edsr_receptive_field(network: EDSR) -> int:
+    """How far EDSR sees, in LR pixels: the convolutions before its upsampler, and those from there on."""
+    return 2 * len(network.body) + 2 + TAIL_FIELD
+
+
+def upscale_in_stages(network: EDSR, lq: Tensor, scale: int) -> Tensor:
+    """EDSR's output, its upsampler and last convolution applied to one part of the trunk's feature after the other.
+
+    The upsampler's features have 4 to 32 times the values of the trunk's, and would decide on how large a tile can be;
+    in parts they stay in the processor's cache instead.
+
+    Args:
+        network: In ``eval``.
+        lq: (N, 3, h, w) in [0, 1].
+        scale: The network's s.
+
+    Returns:
+        (N, 3, h·s, w·s); that of ``network`` up to the rounding of another shape of convolution.
+    """
+    mean = network.mean.to(lq)
+    first = network.conv_first((lq - mean) * network.img_range)
+    feature = network.conv_after_body(_body(network, first.clone())).add_(first)
+    del first
+    return_freed_memory()  # the upsampler's blocks, of other sizes, would come on top of the trunk's
+
+    def tail(part: Tensor) -> Tensor:
+        return network.conv_last(network.upsample(part)).float()
+
+    return upscale_in_tiles(feature, tail, scale, TAIL_TILE, TAIL_FIELD).div_(network.img_range).add_(mean)
+
+
+def _body(network: EDSR, feature: Tensor) -> Tensor:
+    """The residual blocks' output, in the place of their input; the bits are those of ``network.body``."""
+    blocks: list[Any] = list(network.body)
+    for block in blocks:
+        feature.add_(block.conv2(block.relu(block.conv1(feature))).mul_(block.res_scale))
+    return feature

@@ -1,6 +1,5 @@
 """A trained network as a function of images."""
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.inference.channels import Alpha, for_any_channels
-from basicsr_clsd.inference.loader import open_network
-from basicsr_clsd.inference.tiles import Tiles
-from basicsr_clsd.inference.transforms import self_ensemble
+from basicsr_clsd.inference.loader import load, section_in
+from basicsr_clsd.inference.tiles import tiled
+from basicsr_clsd.inference.transforms import Alpha
 from basicsr_clsd.runtime.memory import return_freed_memory
 
-EDSR_TILE = 512  # its memory hardly depends on the scale
-OUTPUT_TILE = 768  # side of other networks' tiles in pixels of the output, which decides on their memory
 STRIP = 128 * 2**20  # bytes of a row of tiles, which a PNG is written from, beside a photo of any width ...
 LEAST_ROWS = 64  # ... unless tiles became so low that little but their overlap would be upscaled
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
@@ -29,7 +25,7 @@ class Upscaler:
 
     Args:
         model: Weights (``.pth``, ``.pt``, ``.safetensors``) of this project, BasicSR or EDSR-PyTorch, an ONNX file, or
-            a name in ``model_zoo/``. Of an EDSR scale, width and depth are read off the weights.
+            a name in the model zoo. Of an EDSR scale, width and depth are read off the weights.
         options: YAML with the ``network_g`` and ``scale`` of weights that are not an EDSR's.
         tile: Side in LR pixels of the parts that the image is upscaled in; 0: the whole image at once, as long as
             memory suffices; None: 512 for an EDSR, an output of 768 for another network. Smaller images are not cut.
@@ -57,19 +53,15 @@ class Upscaler:
         alpha: Alpha = 'network',
         gpu: bool = True,
     ) -> None:
-        self.model, self.network = model, open_network(model, options, precision, gpu)
-        self.scale: int = self.network.scale
-        upscale = self_ensemble(self.network.upscale) if ensemble else self.network.upscale
-        whole = for_any_channels(upscale, self.scale, alpha)
-        if tile is None:
-            side = EDSR_TILE if getattr(self.network, 'staged', False) else math.ceil(OUTPUT_TILE / self.scale)
-        else:
-            side = tile or None
-        reach, window = self.network.reach, self.network.window
-        self._tiles = Tiles(whole, self.scale, side, reach, window, str(model))
-        self._whole = Tiles(whole, self.scale, None, reach, window, str(model))
+        self.model = model
+        self.network = network = load(model, *section_in(options), precision=precision, gpu=gpu)
+        self.scale: int = network.scale
+        side = network.tile if tile is None else tile or None
+        self._tiles = tiled(network, str(model), side, ensemble=ensemble, alpha=alpha)
+        self._whole = tiled(network, str(model), None, ensemble=ensemble, alpha=alpha)
         # An image of no more pixels than a tile with its overlap takes no more memory.
-        self._uncut = (side + 2 * (reach or 0)) ** 2 if tile is None and side is not None else 0
+        seen = network.tile + 2 * (network.receptive_field or 0)
+        self._uncut = seen**2 if tile is None else 0
 
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
         """Upscale an image.

@@ -16,7 +16,7 @@ from basicsr_clsd.errors import FAULTS, UserError
 from basicsr_clsd.losses import DistillationLoss, Outputs
 from basicsr_clsd.models.supervised_model import SupervisedModel
 from basicsr_clsd.models.teacher import Tapped, Teacher, first_output
-from basicsr_clsd.networks.build import trial_image
+from basicsr_clsd.networks.check import channels_of, trial_image
 
 KEY = 'train.distill_opt'
 
@@ -51,7 +51,7 @@ class KDModel(SupervisedModel):
     def _sample(self, taps: FeatureTaps) -> Tapped:
         """The student's output and features of a small image."""
         self.net_g.eval()
-        image = trial_image(self.options).to(self.device)
+        image = trial_image(channels_of(self.options)).to(self.device)
         with torch.no_grad(), taps.trial(image) as features:
             sr = first_output(self.net_g(image))
         self.net_g.train()

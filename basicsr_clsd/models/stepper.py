@@ -1,18 +1,13 @@
 """Backward and optimizer step, in mixed precision, that a NaN cannot spoil."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The context for a network's forward in a precision: ``fp32``, ``bf16`` or ``fp16``."""
-    return nullcontext() if precision == 'fp32' else torch.autocast(device.type, DTYPES[precision])
+from basicsr_clsd.networks.precision import autocast
 
 
 class Stepper:

@@ -19,7 +19,8 @@ from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options, Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.stepper import Stepper
-from basicsr_clsd.networks.build import placed, try_out
+from basicsr_clsd.networks.check import channels_of, check_output, placed, trial_image
+from basicsr_clsd.networks.precision import keep_ends_fp32
 from basicsr_clsd.networks.weights import load_weights, student_state
 
 # Parameters that are not the trunk's: of heads, and what BasicSR's archs call the upsampler and what follows it.
@@ -50,7 +51,9 @@ class SupervisedModel(BaseModel):
         self.net_g_ema: nn.Module | None = None
         self.window = window_of(self.net_g)
         self.parallel: DistributedDataParallel | None = None  # around what is trained, in a run of several processes
-        try_out(self.net_g, lambda lq: self.upscale(lq)[0], self.options, 'network_g')
+        with keep_ends_fp32(self.net_g):
+            image, where = trial_image(channels_of(options)), f'network_g: {options.network_g.type}'
+            check_output(lambda lq: self.upscale(lq)[0], image, options.scale, where)
         self.log_dict: dict[str, Tensor] = {}
         self._white = torch.tensor(255.0, device=self.device)
         if options.train is not None:
@@ -60,7 +63,8 @@ class SupervisedModel(BaseModel):
         path = self.options.path
         network = registry.build('archs', self.options.network_g, 'network_g')
         if path.pretrain_network_g is not None:
-            load_weights(network, path.pretrain_network_g, path.param_key_g, path.strict_load_g)
+            keys = [] if path.param_key_g is None else [path.param_key_g]
+            load_weights(network, path.pretrain_network_g, keys, path.strict_load_g)
         return placed(network, self.device, self._memory_format())
 
     def _set_up_training(self, train: Train) -> None:

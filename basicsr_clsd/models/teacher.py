@@ -10,8 +10,8 @@ from basicsr_clsd.archs.taps import FeatureTaps
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.models.stepper import autocast
-from basicsr_clsd.networks.build import placed, try_out
+from basicsr_clsd.networks.check import channels_of, check_output, placed, trial_image
+from basicsr_clsd.networks.precision import autocast, keep_ends_fp32
 from basicsr_clsd.networks.weights import load_weights
 
 Tapped = tuple[Tensor, dict[str, Tensor]]
@@ -41,13 +41,15 @@ class Teacher:
         self.memory_format = torch.channels_last if how.channels_last else torch.contiguous_format
         network = registry.build('archs', section, 'network_teacher')
         try:
-            load_weights(network, path.pretrain_network_teacher, path.param_key_teacher, option='param_key_teacher')
+            load_weights(network, path.pretrain_network_teacher, [path.param_key_teacher], option='param_key_teacher')
         except UserError as error:
             raise UserError(f'path.pretrain_network_teacher: {error}') from error
         self.fingerprint = _digest(network)
         self.network = placed(network.eval().requires_grad_(False), device, self.memory_format)
         self.taps = FeatureTaps(self.network, taps, where)
-        try_out(self.network, self._try, options, 'network_teacher')
+        with keep_ends_fp32(self.network):
+            image = trial_image(channels_of(options))
+            check_output(self._try, image, options.scale, f'network_teacher: {section.type}')
         if how.compile:
             self.network.compile()
         count = sum(parameter.numel() for parameter in network.parameters())

@@ -1,11 +1,19 @@
 """Mixed precision that keeps what decides on an image's last bits in float32."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from basicsr.archs.ecbsr_arch import ECB
 from torch import Tensor, nn
+
+DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context for a network's forward in a precision: ``fp32``, ``bf16`` or ``fp16``."""
+    return nullcontext() if precision == 'fp32' else torch.autocast(device.type, DTYPES[precision])
 
 
 class FullPrecisionConv2d(nn.Conv2d):
@@ -30,7 +38,7 @@ FULL_PRECISION = {nn.Conv2d: FullPrecisionConv2d, ECB: FullPrecisionECB}
 
 
 @contextmanager
-def ends_in_full_precision(network: nn.Module) -> Iterator[None]:
+def keep_ends_fp32(network: nn.Module) -> Iterator[None]:
     """Keep the convolutions that run first and last within the context out of autocast from then on.
 
     They see and make pixels: bfloat16 has 8 bits of mantissa, no more than the pixels themselves, and super-resolution
@@ -46,4 +54,19 @@ def ends_in_full_precision(network: nn.Module) -> Iterator[None]:
             handle.remove()
     for module in (called[0], called[-1]) if called else ():
         if type(module) in FULL_PRECISION:
-            module.__class__ = FULL_PRECISION[type(module)]
+            _replace(network, module, _in_full_precision(module))
+
+
+def _in_full_precision(module: nn.Module) -> nn.Module:
+    """A module that shares the parameters and the hooks of another, and differs in its precision alone."""
+    kind = FULL_PRECISION[type(module)]
+    made = kind.__new__(kind)
+    vars(made).update(vars(module))
+    return made
+
+
+def _replace(network: nn.Module, module: nn.Module, by: nn.Module) -> None:
+    for parent in list(network.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is module:
+                setattr(parent, name, by)

@@ -3,7 +3,8 @@
 import importlib.util
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,9 +13,13 @@ from torch import Tensor, nn
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.networks.edsr_pytorch import with_basicsr_names
+from basicsr_clsd.networks.zoo import model_file
 
 SHOWN_KEYS = 3
 SAFETENSORS = '.safetensors'
+STATE_DICT = 'state_dict'  # key of many trainers
+PARALLEL, COMPILED = 'module.', '_orig_mod.'  # what DataParallel and torch.compile put before names
+UNREADABLE = 'not a readable checkpoint (cut off, damaged or of another kind)'
 
 
 @runtime_checkable
@@ -26,8 +31,60 @@ class HasStudent(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file of weights holds; it is read once.
+
+    Args:
+        path: The file.
+        content: What was saved in it: a state dict, or state dicts by key.
+        header: Texts in the header of a ``.safetensors`` file; empty for others.
+    """
+
+    path: Path
+    content: Any
+    header: Mapping[str, str]
+
+    @classmethod
+    def read(cls, model: str | Path) -> 'WeightsFile':
+        """Read a file; see :func:`~basicsr_clsd.networks.zoo.model_file`.
+
+        Raises:
+            UserError: See :func:`read_file`.
+        """
+        path = model_file(model)
+        if path.suffix.lower() != SAFETENSORS:
+            return cls(path, read_file(path), {})
+        return cls(path, *_read_safetensors(path))
+
+    def weights(self, keys: Sequence[str], option: str = 'param_key_g') -> dict[str, Tensor]:
+        """The weights, without the prefixes that ``DataParallel`` and ``torch.compile`` give their names.
+
+        Args:
+            keys: The first of these that the file has; a file that is a state dict, or that has one under
+                ``state_dict``, needs none.
+            option: Key of the options' ``path`` section that they are from.
+
+        Raises:
+            UserError: Names what was expected and what was found.
+        """
+        content: Mapping[Any, Any] = self.content if isinstance(self.content, Mapping) else {}
+        weights: Any = content
+        if not content or not all(isinstance(value, Tensor) for value in content.values()):
+            key = next((key for key in (*keys, STATE_DICT) if key in content), None)
+            if key is None:
+                names = list(map(str, content))
+                found = f'it has {", ".join(names[:SHOWN_KEYS])}{_more(names, SHOWN_KEYS)}' if names else 'it is empty'
+                wanted = f"under the key '{keys[-1]}'" if keys else 'that are the file itself'
+                raise UserError(f'{self.path}: no weights {wanted} (path.{option}); {found}')
+            weights = content[key]
+            if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+                raise UserError(f"{self.path}: what is under '{key}' is not a state dict")
+        return {str(name).replace(COMPILED, '').removeprefix(PARALLEL): value for name, value in weights.items()}
+
+
 def read_file(path: str | Path) -> Any:
-    """Load a file of ``torch.save``, without executing anything it holds, or the tensors of a ``.safetensors`` file.
+    """Load a file of ``torch.save``, without executing anything it holds.
 
     Raises:
         UserError: The file is missing, unreadable, cut off, or holds more than tensors and plain values.
@@ -36,59 +93,25 @@ def read_file(path: str | Path) -> Any:
     if not path.is_file():
         raise UserError(f'{path}: no such file')
     try:
-        if path.suffix.lower() == SAFETENSORS:
-            return _opened(path)[0]
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of torch, on what is odd in a damaged file
             return torch.load(path, map_location='cpu', weights_only=True)
-    except UserError:
-        raise
     except pickle.UnpicklingError as error:
         raise UserError(f'{path}: not a checkpoint, or one that holds more than tensors and plain values') from error
     except Exception as error:  # torch raises whatever it runs into, assertions included
-        raise UserError(f'{path}: not a readable checkpoint (cut off, damaged or of another kind)') from error
+        raise UserError(f'{path}: {UNREADABLE}') from error
 
 
-def safetensors_header(path: str | Path) -> dict[str, str]:
-    """The texts in the header of a ``.safetensors`` file, that of a file that has none or is of another kind is empty.
-
-    Raises:
-        UserError: The file cannot be read.
-    """
-    path = Path(path).expanduser()
-    if path.suffix.lower() != SAFETENSORS:
-        return {}
-    read_file(path)  # tells what is wrong
-    return _opened(path)[1]
-
-
-def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if importlib.util.find_spec('safetensors') is None:
         raise UserError(f"{path}: safetensors is not installed; pip install 'basicsr-clsd[deploy]'")
     from safetensors import safe_open  # noqa: PLC0415  (an extra)
 
-    with safe_open(path, 'pt') as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-
-
-def read_weights(path: str | Path, key: str | None, option: str = 'param_key_g') -> Mapping[str, Tensor]:
-    """The weights in a file: under ``key``, or, with ``key`` None or for a file that is a bare state dict, its root.
-
-    ``option`` is the key of ``path`` that ``key`` is from.
-    """
-    content = read_file(path)
-    if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
-        weights: Any = content
-    elif isinstance(content, Mapping) and key in content:
-        weights = content[key]
-    else:
-        keys = list(map(str, content)) if isinstance(content, Mapping) else []
-        found = f'it has {", ".join(keys[:SHOWN_KEYS])}{_more(keys, SHOWN_KEYS)}' if keys else 'it has no keys'
-        wanted = 'that are the file itself' if key is None else f"under the key '{key}'"
-        raise UserError(f'{path}: no weights {wanted} (path.{option}); {found}')
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{path}: what is under '{key}' is not a state dict")
-    return {str(name).removeprefix('module.'): value for name, value in weights.items()}
+    try:
+        with safe_open(path, 'pt') as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except Exception as error:  # its errors have no common base
+        raise UserError(f'{path}: {UNREADABLE}') from error
 
 
 def student_state(network: nn.Module) -> Mapping[str, Tensor]:
@@ -97,22 +120,27 @@ def student_state(network: nn.Module) -> Mapping[str, Tensor]:
 
 
 def load_weights(
-    network: nn.Module, path: str | Path, key: str | None, strict: bool = True, option: str = 'param_key_g'
+    network: nn.Module,
+    file: str | Path | WeightsFile,
+    keys: Sequence[str],
+    strict: bool = True,
+    option: str = 'param_key_g',
 ) -> None:
     """Load a file's weights into a network; those of EDSR-PyTorch under its names too.
 
     Args:
         network: Its student's keys are expected in the file; those of its heads may be there too.
-        path: The file.
-        key: Key of the weights in the file, ``params`` or ``params_ema``; None for a file that is a state dict.
+        file: The file, or what names it: see :func:`~basicsr_clsd.networks.zoo.model_file`.
+        keys: See :meth:`WeightsFile.weights`.
         strict: Every key must be there; otherwise only keys of equal name and shape are taken.
-        option: Key of the options' ``path`` section that ``key`` is from.
+        option: See :meth:`WeightsFile.weights`.
 
     Raises:
         UserError: Names the path, what was expected and what was found.
     """
-    expected = network.state_dict()
-    found = with_basicsr_names(read_weights(path, key, option), network, path)
+    file = file if isinstance(file, WeightsFile) else WeightsFile.read(file)
+    path, expected = file.path, network.state_dict()
+    found = with_basicsr_names(file.weights(keys, option), network, path)
     missing = [name for name in student_state(network) if name not in found]
     extra = [name for name in found if name not in expected]
     misshapen = [name for name in found if name in expected and found[name].shape != expected[name].shape]

@@ -39,10 +39,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from basicsr_clsd import Upscaler
-from basicsr_clsd.deploy.description import describe
-from basicsr_clsd.deploy.onnx_file import write_onnx
-from basicsr_clsd.inference.deployed_network import DeployedNetwork
-from basicsr_clsd.inference.loader import model_file, open_weights
+from basicsr_clsd.deploy.writers import header_of, write_onnx
+from basicsr_clsd.inference.loader import load
+from basicsr_clsd.inference.torch_network import TorchNetwork
+from basicsr_clsd.networks.zoo import model_file
 from basicsr_clsd.runtime.memory import keep_freed_memory
 
 Image = NDArray[np.uint8]
@@ -86,11 +86,12 @@ def weights_of(scale: int, args: argparse.Namespace) -> Path:
 def write_files(scale: int, args: argparse.Namespace) -> None:
     """Export the weights to ONNX, in fp32 and int8."""
     source = weights_of(scale, args)
-    network = open_weights(source, gpu=False)
+    network = load(source, gpu=False)
+    assert isinstance(network, TorchNetwork)
     for kind in ('fp32', args.calibrate):
         if kind is not None:
             path = onnx_file(scale, 'fp32' if kind == 'fp32' else 'int8', args)
-            write_onnx(network, path, describe(network, source), kind, 20, Console(stderr=True))
+            write_onnx(network, path, header_of(network, source), kind, 20, Console(stderr=True))
 
 
 def onnx_file(scale: int, precision: str, args: argparse.Namespace) -> Path:
@@ -112,7 +113,7 @@ def build(way: str, scale: int, args: argparse.Namespace) -> Run:
     tile = 0 if way == WHOLE else args.tile
     upscaler = Upscaler(source, tile=tile, precision='bf16' if way == BF16 else 'fp32', gpu=False)
     if way == COMPILED:
-        assert isinstance(upscaler.network, DeployedNetwork)
+        assert isinstance(upscaler.network, TorchNetwork)
         for name in ('body', 'upsample'):
             upscaler.network.module.get_submodule(name).compile(dynamic=True)
     return upscaler
@@ -120,7 +121,9 @@ def build(way: str, scale: int, args: argparse.Namespace) -> Run:
 
 def basicsr_way(source: Path) -> Run:
     """Build BasicSR's own way: its network, the whole image, as its `inference_*.py` scripts have it."""
-    network = open_weights(source, gpu=False).module.to(memory_format=torch.contiguous_format)
+    opened = load(source, gpu=False)
+    assert isinstance(opened, TorchNetwork)
+    network = opened.module.to(memory_format=torch.contiguous_format)
 
     @torch.no_grad()
     def run(image: Image) -> Image:

@@ -227,7 +227,7 @@ def test_small_training_with_a_teacher_is_the_same_method_on_a_small_scale(metho
     trained = options.network_teacher.as_dict()
     assert trained.pop('res_scale') == 1  # EDSR's own default
     assert trained == teacher.network_g.as_dict()
-    assert options.path.pretrain_network_teacher == f'basicsr_clsd/model_zoo/{teacher.name}.pth'
+    assert options.path.pretrain_network_teacher == teacher.name
     taps = {'teacher_taps': TAPS['student_taps']}  # the small teacher has as many blocks as the student
     small = [{**term, **(taps if term['teacher_taps'] else {})} for term in DISTILLED[method]['distill_opt']]
     assert losses(options) == {**DISTILLED[method], 'distill_opt': small}

@@ -55,7 +55,7 @@ def test_onnx_is_the_network_at_any_size(export, tmp_path, scale):
     path, _ = export('onnx', '-m', 'net.pth', '-o', 'net.onnx')
     onnx.checker.check_model(str(path), full_check=True)
     exported = OnnxNetwork(path)
-    assert exported.scale == scale and exported.reach == 6
+    assert exported.scale == scale and exported.receptive_field == 6
     for shape in ((1, 3, 1, 1), (1, 3, 13, 7), (3, 3, 5, 8), (1, 3, 481, 640)):
         torch.testing.assert_close(exported.upscale(lq(*shape)), network(lq(*shape)), rtol=0, atol=1e-5)
 

@@ -4,16 +4,19 @@ import pytest
 import torch
 from helpers.students import ARGUMENTS
 
+from basicsr_clsd import registry
 from basicsr_clsd.config import Options
+from basicsr_clsd.config.components import Component
 from basicsr_clsd.evaluation.complexity import lr_shape, measure_cost
-from basicsr_clsd.evaluation.evaluated import Method
+from basicsr_clsd.evaluation.evaluated import EvaluatedModel
 from basicsr_clsd.inference.torch_network import TorchNetwork
 
 
 def network(**section) -> TorchNetwork:
     scale = section.get('upscale', 2)
     section = {'type': 'EDSR', **ARGUMENTS, **section}
-    return TorchNetwork(Options.model_validate({'name': 'a', 'scale': scale, 'num_gpu': 0, 'network_g': section}))
+    component = Component.model_validate(section)
+    return TorchNetwork(registry.build('archs', component, 'network_g'), component, scale)
 
 
 def edsr_by_hand(features: int, blocks: int, scale: int) -> tuple[int, int]:
@@ -86,13 +89,14 @@ def test_time_and_memory():
         (RuntimeError('sides must be multiples of 64\nsee above'), 'sides must be multiples of 64'),
     ],
 )
-def test_an_output_that_cannot_be_made_is_no_failure_of_the_test(error, told):
-    class Unable(TorchNetwork):
-        def upscale(self, lq: torch.Tensor) -> torch.Tensor:
-            raise error
+def test_an_output_that_cannot_be_made_is_no_failure_of_the_test(error, told, monkeypatch):
+    def upscale(lq: torch.Tensor) -> torch.Tensor:
+        raise error
 
+    unable = network()
+    monkeypatch.setattr(unable, 'upscale', upscale)
     section = {'type': 'EDSR', **ARGUMENTS}
     options = Options.model_validate({'name': 'a', 'scale': 2, 'num_gpu': 0, 'network_g': section})
-    complexity = Method('a', 'a.pth', Unable(options), options, ensemble=False).complexity(latency=True)
+    complexity = EvaluatedModel('a', 'a.pth', unable, options, ensemble=False).complexity(latency=True)
     assert (complexity.latency_s, complexity.peak_bytes, complexity.latency_failure) == (None, None, told)
     assert complexity.parameters and complexity.macs_1280x720

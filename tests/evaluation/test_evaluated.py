@@ -17,8 +17,9 @@ from rich.console import Console
 from basicsr_clsd.config import Options
 from basicsr_clsd.engine.build import build_dataset
 from basicsr_clsd.evaluation.benchmark import Benchmark
-from basicsr_clsd.evaluation.evaluated import build_methods
+from basicsr_clsd.evaluation.evaluated import load_models
 from basicsr_clsd.inference.tiles import Tiling
+from basicsr_clsd.networks.zoo import ZOO
 from basicsr_clsd.runtime.distributed import Processes
 
 
@@ -275,7 +276,7 @@ def test_smallest_tiles_of_any_process_are_told(benchmark_options, files):
             return [value, tilings] if isinstance(value, list) else [value]
 
     options = Options.model_validate({**benchmark_options, 'networks': networks(files)})
-    methods = build_methods(options)[:3]
+    methods = load_models(options)[:3]
     methods[1].tiles.used = Tiling(40, 32, True)
     sets = {'Two': build_dataset(options, options.datasets['test_1'], 'test')}
     report = Benchmark(options, methods, sets, Two()).run(Console(quiet=True))
@@ -295,3 +296,12 @@ def test_a_distilled_student_is_tested_without_its_teacher(benchmark_options, te
         'path': {**benchmark_options['path'], 'pretrain_network_teacher': 'gone.pth'},
     }
     assert tested(distilled, '--checkpoints', files['first'])['sets'] == plain['sets']
+
+
+@pytest.mark.parametrize('model', ['small_EDSR_x2', 'small_EDSR_x2.pth'])
+def test_zoo_names_are_tested_as_their_files_are(model, benchmark_options, tested):
+    benchmark_options['network_g'] = {
+        'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 32, 'num_block': 16, 'upscale': 2
+    }  # fmt: skip
+    by_path = tested(benchmark_options, '--checkpoints', f'net={ZOO / "small_EDSR_x2.pth"}')
+    assert tested(benchmark_options, '--checkpoints', f'net={model}')['sets'] == by_path['sets']

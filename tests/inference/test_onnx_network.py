@@ -8,8 +8,7 @@ from helpers.students import student, write_onnx
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.inference.onnx_network import OnnxNetwork
-from basicsr_clsd.inference.receptive_field import receptive_field
-from basicsr_clsd.inference.tiles import Tiles
+from basicsr_clsd.inference.tiles import Tiles, receptive_field
 
 pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')

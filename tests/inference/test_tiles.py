@@ -10,9 +10,9 @@ from basicsr.archs.edsr_arch import EDSR
 from basicsr.archs.rcan_arch import RCAN
 from torch import Tensor, nn
 
-from basicsr_clsd.config import Options
-from basicsr_clsd.inference.receptive_field import receptive_field
-from basicsr_clsd.inference.tiles import Tiles, upscale_in_tiles
+from basicsr_clsd import registry
+from basicsr_clsd.config.components import Component
+from basicsr_clsd.inference.tiles import Tiles, receptive_field, upscale_in_tiles
 from basicsr_clsd.inference.torch_network import TorchNetwork
 from basicsr_clsd.inference.transforms import self_ensemble
 
@@ -45,7 +45,8 @@ def swinir() -> TorchNetwork:
         'num_heads': [2], 'mlp_ratio': 2, 'upsampler': 'pixelshuffledirect',
     }  # fmt: skip
     torch.manual_seed(0)
-    return TorchNetwork(Options.model_validate({'name': 'swin', 'scale': 2, 'num_gpu': 0, 'network_g': network}))
+    section = Component.model_validate(network)
+    return TorchNetwork(registry.build('archs', section, 'network_g'), section, 2)
 
 
 def image(height: int, width: int, seed: int = 0) -> Tensor:

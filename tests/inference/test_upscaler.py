@@ -15,9 +15,9 @@ from helpers.students import edsr_pytorch_weights, student
 from basicsr_clsd import Upscaler
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.picture import upright
-from basicsr_clsd.inference.edsr_arguments import edsr_arguments
-from basicsr_clsd.inference.edsr_stages import reach, upscale_in_stages
-from basicsr_clsd.inference.receptive_field import receptive_field
+from basicsr_clsd.inference.tiles import receptive_field
+from basicsr_clsd.inference.torch_network import edsr_receptive_field, upscale_in_stages
+from basicsr_clsd.networks.edsr_arguments import edsr_arguments
 
 
 def image(dtype: type, *shape: int) -> np.ndarray:
@@ -117,9 +117,9 @@ def test_another_arch_needs_its_options(tmp_path):
 def test_stages_are_the_network(scale, monkeypatch):
     network, lq = student(3, upscale=scale, res_scale=0.1), torch.rand(1, 3, 21, 33)
     assert torch.equal(upscale_in_stages(network, lq, scale), network(lq))
-    monkeypatch.setattr('basicsr_clsd.inference.edsr_stages.TAIL_TILE', 8)
+    monkeypatch.setattr('basicsr_clsd.inference.torch_network.TAIL_TILE', 8)
     torch.testing.assert_close(upscale_in_stages(network, lq, scale), network(lq), rtol=0, atol=1e-5)
-    assert reach(network) == receptive_field(network, scale)
+    assert edsr_receptive_field(network) == receptive_field(network, scale)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_every_student_trains_with_heads_and_is_deployed_as_its_stock_arch(make_
         assert torch.equal(model.upscale(images['lq'])[0], stock.eval()(images['lq']))
     other = make_model(options(arch, scale), seed=4)
     torch.save({'params': stock.state_dict()}, tmp_path / 'student.pth')
-    load_weights(other.net_g, tmp_path / 'student.pth', 'params')
+    load_weights(other.net_g, tmp_path / 'student.pth', ['params'])
     assert_equal(other.student_weights()['params'], stock.state_dict())
     outputs = other.upscale(images['lq'], heads=True)
     assert [output.shape for output in outputs] == [images['gt'].shape] * 4

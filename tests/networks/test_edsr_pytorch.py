@@ -73,14 +73,14 @@ def test_converted_network_upscales_as_theirs(saved, scale, shifts):
         for name in [name for name in weights if 'mean' in name]:
             del weights[name]
 
-    load_weights(ours, saved(theirs, (lambda weights: None) if shifts else without_shifts), 'params')
+    load_weights(ours, saved(theirs, (lambda weights: None) if shifts else without_shifts), ['params'])
     image = torch.rand(1, 3, 6, 7)
     torch.testing.assert_close(255 * ours(image), theirs(255 * image), rtol=1e-5, atol=1e-3)
 
 
 def test_converted_weights_start_a_student_with_heads(saved):
     theirs, ours = Theirs(2), EDSRHeads(3, 3, CHANNELS, BLOCKS, 2, RES_SCALE, head_taps=[1], head_num_block=1)
-    load_weights(ours, saved(theirs), 'params')
+    load_weights(ours, saved(theirs), ['params'])
     image = torch.rand(1, 3, 6, 7)
     torch.testing.assert_close(255 * ours.eval()(image), theirs(255 * image), rtol=1e-5, atol=1e-3)
 
@@ -88,14 +88,14 @@ def test_converted_weights_start_a_student_with_heads(saved):
 def test_other_mean_is_refused(saved):
     path = saved(Theirs(2, mean=(0.5, 0.5, 0.5)))
     with pytest.raises(UserError) as told:
-        load_weights(EDSR(3, 3, CHANNELS, BLOCKS, 2), path, 'params')
+        load_weights(EDSR(3, 3, CHANNELS, BLOCKS, 2), path, ['params'])
     assert str(told.value).startswith(f'{path}: sub_mean.bias is [-127.5, -127.5, -127.5], but EDSR shifts by [-114.44')
 
 
 def test_other_size_is_told_by_basicsr_name(saved):
     path = saved(Theirs(2))
     with pytest.raises(UserError) as told:
-        load_weights(EDSR(3, 3, CHANNELS, BLOCKS + 1, 2), path, 'params')
+        load_weights(EDSR(3, 3, CHANNELS, BLOCKS + 1, 2), path, ['params'])
     assert str(told.value) == (
         f'{path}: does not fit EDSR: missing body.3.conv1.weight, body.3.conv1.bias, body.3.conv2.weight and 1 more'
     )
@@ -104,4 +104,4 @@ def test_other_size_is_told_by_basicsr_name(saved):
 def test_unknown_key_is_told(saved):
     path = saved(Theirs(2), lambda weights: weights.update({'tail.2.weight': torch.ones(1)}))
     with pytest.raises(UserError, match='unknown tail.2.weight'):
-        load_weights(EDSR(3, 3, CHANNELS, BLOCKS, 2), path, 'params')
+        load_weights(EDSR(3, 3, CHANNELS, BLOCKS, 2), path, ['params'])

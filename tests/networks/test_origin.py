@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from basicsr_clsd.inference.checkpoint_origin import training_of
+from basicsr_clsd.networks.origin import training_of
 
 
 @pytest.fixture

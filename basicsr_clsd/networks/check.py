@@ -1,0 +1,52 @@
+"""Placing a network on its device, and finding out whether it works."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from basicsr_clsd.config.schema import Options
+from basicsr_clsd.errors import FAULTS, UserError, first_line
+
+TRIAL_SIDE = 32
+
+
+def placed(network: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
+    """The network, moved to a device and into a memory format."""
+    # Keywords alone, as `to` has no form that takes a device and a format without a type.
+    return network.to(device=device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+
+
+def channels_of(options: Options, *phases: str) -> int:
+    """Channels of the images: 3, or 1 where the options train or test on luma; of ``phases``, by default of all."""
+    sections = [section for _, section in options.sets(*phases)] if phases else options.datasets.values()
+    return 1 if any(section.color == 'y' for section in sections) else 3
+
+
+def trial_image(channels: int) -> Tensor:
+    """A black image, (1, C, 32, 32)."""
+    return torch.zeros(1, channels, TRIAL_SIDE, TRIAL_SIDE)
+
+
+def check_output(upscale: Callable[[Tensor], Tensor], image: Tensor, scale: int, where: str) -> None:
+    """Upscale a small image, so that a network that cannot work is told now and not in the middle of a run.
+
+    Args:
+        upscale: Runs the network on images (N, C, h, w).
+        image: The image.
+        scale: How many times the size its output must be.
+        where: Key of the network's section in the options, and its arch.
+
+    Raises:
+        UserError: It fails, or makes another size of image.
+    """
+    channels, height, width = image.shape[1:]
+    try:
+        sr = upscale(image)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except FAULTS as error:
+        raise UserError(f'{where} cannot upscale {channels} channels: {first_line(error)}') from error
+    if sr.shape != (1, channels, height * scale, width * scale):
+        size = ' x '.join(map(str, sr.shape[1:]))
+        raise UserError(f'{where} makes {size} of {channels} x {height} x {width}')
