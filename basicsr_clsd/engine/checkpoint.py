@@ -1,4 +1,4 @@
-"""Training states: one file that holds everything, the newest readable one, no more than are wanted."""
+"""Training states: one file that holds everything, and what may change between a run and its continuation."""
 
 import logging
 import random
@@ -8,13 +8,44 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
+from basicsr_clsd.config import Options
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.networks.weights import read_file
 from basicsr_clsd.runtime.files import save
 
 VERSION = 2
-KEYS = frozenset({'version', 'iter', 'model', 'random', 'best', 'options', 'world'})
+KEYS = frozenset({'version', 'iter', 'model', 'random', 'best', 'options', 'world', 'meters'})
+# Sections and keys that decide which numbers a run computes; all else (paths, logging, workers) may change freely.
+GLOBAL_BATCH = 'global batch (datasets.train.batch_size_per_gpu x processes x train.accumulate)'
+MATHEMATICS = (
+    'model_type',
+    'scale',
+    'manual_seed',
+    'network_g',
+    'network_teacher',
+    'train',
+    'datasets.train',
+    GLOBAL_BATCH,
+)
+FREE = (
+    'train.total_iter',
+    'train.skip_limit',
+    'train.accumulate',
+    'datasets.train.name',
+    'datasets.train.dataroot_gt',
+    'datasets.train.dataroot_lq',
+    'datasets.train.lq_cache',
+    'datasets.train.io_backend',
+    'datasets.train.batch_size_per_gpu',
+    'datasets.train.num_worker_per_gpu',
+    'datasets.train.cache_images',
+    'datasets.train.pin_memory',
+    'datasets.train.persistent_workers',
+    'datasets.train.prefetch_mode',
+    'datasets.train.num_prefetch_queue',
+)
 
 
 class States:
@@ -59,7 +90,7 @@ class States:
 def read_state(path: Path) -> dict[str, Any]:
     """Load a training state, or raise a :class:`UserError` that names the file and what it is."""
     state = read_file(path)
-    if not isinstance(state, dict) or state.keys() != KEYS:
+    if not isinstance(state, dict) or state.keys() | {'meters'} != KEYS:  # earlier versions saved no meters
         raise UserError(f'{path}: not a training state of this project')
     if state['version'] != VERSION:
         raise UserError(f'{path}: a training state of format {state["version"]}; this version reads {VERSION}')
@@ -93,3 +124,59 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002
     torch.manual_seed(seed)
+
+
+def changed_options(before: Mapping[str, Any], options: Options, world_before: int, world: int) -> list[str]:
+    """What has changed in the options of a run; refuses to go on with a change of its mathematics.
+
+    Network, seed, augmentation, losses, optimizer, schedule, precision and the global batch must be what they were:
+    their values are part of the state, or would make it another run. ``total_iter`` may grow, data may have moved, and
+    a global batch may be split over processes and micro-batches in another way.
+
+    Args:
+        before: The options that the state was saved with.
+        options: Those of now.
+        world_before: Number of processes then.
+        world: Number of processes now.
+
+    Returns:
+        One text for each key that has changed and may.
+
+    Raises:
+        UserError: Names every key that must not have changed, with both values.
+    """
+    try:
+        # Through the schema, so that keys that did not exist then have their defaults.
+        earlier = Options.model_validate({key: value for key, value in before.items() if value is not None})
+    except ValidationError as error:
+        raise UserError('the run to resume was made by another version, with options that no longer exist') from error
+    old, new = _flat(earlier.model_dump(mode='json')), _flat(options.model_dump(mode='json'))
+    old[GLOBAL_BATCH], new[GLOBAL_BATCH] = _global_batch(earlier, world_before), _global_batch(options, world)
+    changed = {
+        key: f'{key} was {old.get(key)!r}, is {new.get(key)!r}'
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    }
+    forbidden = [text for key, text in changed.items() if _within(key, MATHEMATICS) and not _within(key, FREE)]
+    if forbidden:
+        raise UserError(f'the run to resume had other options: {"; ".join(forbidden)}; give the new run another name')
+    return list(changed.values())
+
+
+def _global_batch(options: Options, world: int) -> int:
+    assert options.train is not None
+    return options.datasets['train'].batch_size_per_gpu * world * options.train.accumulate
+
+
+def _within(key: str, sections: tuple[str, ...]) -> bool:
+    return any(key == section or key.startswith(f'{section}.') for section in sections)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f'{prefix}{key}.')
+        elif value is not None:
+            flat[f'{prefix}{key}'] = value
+    return flat

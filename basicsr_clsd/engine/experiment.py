@@ -1,16 +1,13 @@
-"""The folder of a run, and the logs in it."""
+"""The folder of a run, and what it ran on."""
 
 import importlib
-import json
-import logging
 import platform
-import re
-import resource
 import secrets
 import sys
-from pathlib import Path
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import basicsr
 import torch
@@ -19,18 +16,12 @@ from basicsr.utils import get_root_logger
 from basicsr_clsd import __version__
 from basicsr_clsd.config import Options, write_resolved
 from basicsr_clsd.config.paths import output_root
+from basicsr_clsd.engine.records import FILE, Row, StartRow, append_rows, drop_later_rows
 from basicsr_clsd.errors import UserError, first_line
 from basicsr_clsd.runtime.files import check_writable, set_aside, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-
-class LogFileHandler(logging.FileHandler):
-    """Log lines into a file. A line that a full disk refuses is lost; the next checkpoint tells, and ends the run."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
-        """Print no traceback."""
 
 
 class Experiment:
@@ -47,7 +38,7 @@ class Experiment:
         self.visualization = self.root / 'visualization'
         self.tb = output_root(options.path.tb_root, 'tb_logger') / options.name
         self.log_file = self.root / f'train_{options.name}.log'
-        self._metrics_file = self.root / 'metrics.jsonl'
+        self._metrics_file = self.root / FILE
 
     def check_writable(self) -> None:
         """Raise a :class:`UserError` if the folders could not be made, without making them, or the curves not drawn."""
@@ -61,7 +52,7 @@ class Experiment:
 
         Args:
             resuming: Go on in the folders that are there.
-            iteration: Iteration that the run goes on from; metrics and log lines of later ones are dropped.
+            iteration: Iteration that the run goes on from; rows of later ones in ``metrics.jsonl`` are dropped.
         """
         try:
             if not resuming:
@@ -72,36 +63,13 @@ class Experiment:
             for folder in (self.root, self.models, self.states, self.visualization):
                 folder.mkdir(parents=True, exist_ok=True)
             write_resolved(self.options, self.root / f'{self.options.name}.yml')
-            self._drop_later_lines(iteration)
+            drop_later_rows(self._metrics_file, iteration)
         except OSError as error:
             raise UserError(f'{error.filename or self.root}: cannot be written: {error.strerror}') from error
 
-    def _drop_later_lines(self, iteration: int) -> None:
-        """Take the lines of later iterations, which will come again, out of metrics and log."""
-
-        def metric_stays(line: str) -> bool:
-            try:
-                return json.loads(line)['iter'] <= iteration
-            except (ValueError, KeyError, TypeError):
-                return False  # the line that a kill cut off
-
-        def log_stays(line: str) -> bool:
-            of = re.search(r'\b(?:iter|Iteration) ([\d,]+)', line)
-            return of is None or int(of[1].replace(',', '')) <= iteration
-
-        for path, stays in ((self._metrics_file, metric_stays), (self.log_file, log_stays)):
-            if path.is_file():
-                lines = path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True)
-                write_text(''.join(line for line in lines if stays(line)), path)
-
-    def record(self, iteration: int, dataset: str, values: dict[str, float]) -> None:
-        """Append validation results to ``metrics.jsonl``, one line per metric."""
-        lines = [
-            json.dumps({'iter': iteration, 'dataset': dataset, 'metric': metric, 'value': value})
-            for metric, value in values.items()
-        ]
-        with open(self._metrics_file, 'a', encoding='utf-8') as file:
-            file.write(''.join(line + '\n' for line in lines))
+    def record(self, rows: Sequence[Row]) -> None:
+        """Append rows to ``metrics.jsonl``."""
+        append_rows(rows, self._metrics_file)
 
     def curves(self, iteration: int) -> 'SummaryWriter | None':
         """TensorBoard's writer, which drops what it had after ``iteration``; None if it was not asked for."""
@@ -142,32 +110,20 @@ def _tensorboard() -> ModuleType:
         ) from error
 
 
-def add_log_file(path: Path) -> None:
-    """Append everything that is logged to a file as well."""
-    try:
-        handler = LogFileHandler(path, 'a', encoding='utf-8')
-    except OSError as error:
-        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
-    handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
-    get_root_logger().addHandler(handler)
-
-
-def peak_memory() -> int:
-    """Bytes that this process has had at most: of its GPU, or of the machine where there is none."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def environment() -> str:
-    """One line that says what the run ran on."""
-    parts: dict[str, Any] = {
-        'basicsr-clsd': __version__,
-        'basicsr': basicsr.__version__,
-        'torch': torch.__version__,
-        'Python': platform.python_version(),
-        'threads': torch.get_num_threads(),
-        'device': torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + ' CPU',
-    }
-    return ', '.join(f'{name} {value}' for name, value in parts.items()) + f'; {" ".join(sys.argv)}'
+def start_row(iteration: int, device: torch.device, processes: int) -> StartRow:
+    """What this start of a run runs on, and its command line."""
+    return StartRow(
+        iter=iteration,
+        time=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        versions={
+            'basicsr-clsd': __version__,
+            'basicsr': basicsr.__version__,
+            'torch': torch.__version__,
+            'Python': platform.python_version(),
+        },
+        device=torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{platform.machine()} CPU',
+        threads=torch.get_num_threads(),
+        processes=processes,
+        host=platform.node(),
+        command=sys.argv,
+    )

@@ -21,15 +21,15 @@ from basicsr_clsd.engine.build import build_dataset, build_model
 from basicsr_clsd.engine.checkpoint import (
     VERSION,
     States,
+    changed_options,
     random_state,
     read_state,
     seed_everything,
     set_random_state,
 )
-from basicsr_clsd.engine.experiment import Experiment, add_log_file, environment, peak_memory
-from basicsr_clsd.engine.meter import Meter
-from basicsr_clsd.engine.progress import TrainingProgress
-from basicsr_clsd.engine.resume import compare
+from basicsr_clsd.engine.experiment import Experiment, start_row
+from basicsr_clsd.engine.logging import Meter, TrainingProgress, add_log_file
+from basicsr_clsd.engine.records import validation_rows
 from basicsr_clsd.engine.signals import Signals, leave_to_parent
 from basicsr_clsd.engine.validation import Best, Results, Validator
 from basicsr_clsd.errors import NonFiniteLossError, StopRequested
@@ -68,6 +68,7 @@ class Trainer:
         self.iteration: int = 0 if state is None else state['iter']
         self.best: Best | None = None
         self.last: Results = {}
+        self.meter = Meter()
         processes.main_first(self._open_data)
         seed_everything(self.seed)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -82,7 +83,9 @@ class Trainer:
             if processes.rank < len(state['random']):
                 set_random_state(state['random'][processes.rank])
             self.best = Best(**state['best']) if state['best'] else None
-        self.meter = Meter()
+            meters = state.get('meters', [])  # states of earlier versions have none
+            if processes.rank < len(meters):
+                self.meter.load_state(meters[processes.rank])
         self.curves = None
 
     def _find_state(self, auto_resume: bool) -> tuple[bool, dict[str, Any] | None]:
@@ -95,7 +98,7 @@ class Trainer:
             drawn = self.processes.gather(random.SystemRandom().randint(1, 2**31))[0]
             self.options.manual_seed = drawn if state is None else state['options']['manual_seed']
         if state is not None:
-            for change in compare(state['options'], self.options, state['world'], self.processes.world):
+            for change in changed_options(state['options'], self.options, state['world'], self.processes.world):
                 self.logger.warning(f'Changed since the state was saved: {change}')
         return auto_resume or state is not None, state
 
@@ -217,10 +220,13 @@ class Trainer:
         means = {name: sum(part[name] for part in parts) / len(parts) for name in reading.means}
         rate = self.model.get_current_learning_rate()[0]
         epoch = self.iteration * self.global_batch // self.epoch_length
-        speed = bar.log_line(self.iteration, epoch, rate, means, self.waited)
+        row = bar.log(self.iteration, epoch, rate, means, self.waited)
         self.waited = 0.0
         with self.processes.together():
-            self._draw({**means, 'lr': rate, **speed, 'memory_GiB': peak_memory() / 2**30}, 'train')
+            if self.processes.main:
+                self.experiment.record([row])
+            timing = {'it/s': row.it_per_s, 'data_wait': row.data_wait, 'memory_GiB': row.memory_gib}
+            self._draw({**row.values, 'lr': row.lr, **timing}, 'train')
             if reading.in_a_row >= self.train.skip_limit:
                 raise NonFiniteLossError(
                     f'{reading.in_a_row} steps in a row were skipped (train.skip_limit: {self.train.skip_limit}), the '
@@ -240,9 +246,9 @@ class Trainer:
         """Measure every validation set, record the results, and keep the weights if they are the best."""
         self.last = self.validator.run(self.model, self.iteration)
         with self.processes.together():
+            if self.processes.main:
+                self.experiment.record(validation_rows(self.iteration, self.last))
             for name, values in self.last.items():
-                if self.processes.main:
-                    self.experiment.record(self.iteration, name, values)
                 self._draw(values, f'val/{name}')
                 if self.curves is not None:
                     image = self.validator.examples[name]
@@ -256,7 +262,7 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         self._save_weights(str(self.iteration))
-        random_states = self.processes.gather(random_state())
+        random_states, meters = zip(*self.processes.gather((random_state(), self.meter.state())), strict=True)
         with self.processes.together():
             if self.processes.main:
                 self.states.save(
@@ -264,7 +270,8 @@ class Trainer:
                         'version': VERSION,
                         'iter': self.iteration,
                         'model': self.model.training_state(),
-                        'random': random_states,
+                        'random': list(random_states),
+                        'meters': list(meters),
                         'best': vars(self.best) if self.best else None,
                         'options': self.options.model_dump(mode='json'),
                         'world': self.processes.world,
@@ -285,7 +292,13 @@ class Trainer:
         parts = [f'{self.options.datasets["train"].batch_size_per_gpu} images']
         parts += [f'{self.processes.world} processes'] if self.processes.world > 1 else []
         parts += [f'{self.train.accumulate} micro-batches'] if self.train.accumulate > 1 else []
-        self.logger.info(environment())
+        start = start_row(self.iteration, self.model.device, self.processes.world)
+        with self.processes.together():
+            if self.processes.main:
+                self.experiment.record([start])
+        if self.iteration:
+            self.logger.info(f'Resumed from iteration {self.iteration:,}')
+        self.logger.info(start.text())
         self.logger.info(
             f'{self.options.name}: {self.model.describe()}; {len(self.train_set):,} training images; '
             f'global batch {self.global_batch}'

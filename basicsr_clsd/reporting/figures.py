@@ -77,12 +77,12 @@ def loss_curves(runs: Sequence[TrainingRun]) -> Figure:
     """Each loss term of several runs, as it is weighted in the sum, one panel per term.
 
     Raises:
-        UserError: There is no log with loss terms.
+        UserError: There is no rows with loss terms.
     """
     terms = list(dict.fromkeys(name for run in runs for name in run.terms if name.startswith('L_')))
     terms.sort(key=lambda name: name == 'L_total')
     if not terms:
-        raise UserError(f'{runs[0].folder}: no log with loss terms')
+        raise UserError(f'{runs[0].folder}: no rows with loss terms')
     return _panels(runs, {term: [run.terms.get(term, []) for run in runs] for term in terms}, 'weighted', log=True)
 
 

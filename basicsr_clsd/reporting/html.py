@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from basicsr_clsd import __version__
+from basicsr_clsd.engine.records import FILE as METRICS
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.results import BICUBIC, FILE, Tested, read_all, without_comparisons
 from basicsr_clsd.reporting.comparison import compare
@@ -50,7 +51,7 @@ def read_sources(texts: Sequence[str]) -> Sources:
         path = Path(text).expanduser()
         if path.is_dir() and not (path / FILE).is_file():
             if not is_training(path):
-                raise UserError(f'{text}: neither the folder of a test ({FILE}) nor of a training (metrics.jsonl)')
+                raise UserError(f'{text}: neither the folder of a test ({FILE}) nor of a training ({METRICS})')
             folders.append(path)
         else:
             results.append(text)
@@ -98,7 +99,7 @@ def report_page(sources: Sources, title: str, folder: Path, limit: int, paper: b
         costs=_costs(groups),
         runs=[{'name': run.name, 'yaml': yaml.safe_dump(run.options, sort_keys=False)} for run in sources.runs],
         differences=_differences(sources.runs),
-        environment=[(run.name, line) for run in sources.runs for line in run.environment],
+        environment=[(run.name, start.text()) for run in sources.runs for start in run.starts],
     )
 
 

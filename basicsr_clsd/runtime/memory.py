@@ -1,7 +1,11 @@
-"""How the C library's allocator treats the memory of images that come and go in every iteration."""
+"""The memory of this process: its peak, and how the C library's allocator treats images that come and go."""
 
 import ctypes
 import platform
+import resource
+import sys
+
+import torch
 
 # glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
@@ -30,3 +34,11 @@ def return_freed_memory() -> None:
     """Have glibc give back what it keeps; nothing is done with other C libraries."""
     if platform.libc_ver()[0] == 'glibc':
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_memory() -> int:
+    """Bytes that this process has had at most: of its GPU, or of the machine where there is none."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.records import reproducible_rows
 
 ODD = {
     'train': {'ema_decay': 0.5, 'scheduler': {'milestones': [4, 7]}, 'total_iter': 8},
@@ -43,8 +44,11 @@ class Run:
         saved = {path.name: load(path) for path in (*self.models.iterdir(), *self.states.iterdir())}
         for path in self.states.iterdir():
             del saved[path.name]['options']  # paths and the number of loader processes may differ
-        metrics = (self.root / 'metrics.jsonl').read_text(encoding='utf-8')
-        return {'saved': saved, 'metrics': metrics, 'names': {path.name for path in self.root.rglob('*')}}
+        return {
+            'saved': saved,
+            'metrics': reproducible_rows(self.root),
+            'names': {path.name for path in self.root.rglob('*')},
+        }
 
 
 def load(path: Path) -> Any:

@@ -1,12 +1,12 @@
 """What a start does to an earlier run's folders, and what a full disk does."""
 
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.records import rows
 
 
 def test_earlier_run_is_renamed_whole(copy_of_reference):
@@ -173,8 +173,7 @@ def test_iterations_are_as_many_as_asked_for_whatever_the_sizes(
     ended = run_command('train', '-opt', opt)
     assert ended.code == 0, ended.err
     root = tmp_path / 'experiments' / 'tiny'
-    lines = [json.loads(line) for line in (root / 'metrics.jsonl').read_text().splitlines()]
-    assert [line['iter'] for line in lines] == list(range(1, iterations + 1))
+    assert [row['iter'] for row in rows(root, 'validation')] == list(range(1, iterations + 1))
     saved = {*range(2, iterations + 1, 2), iterations, 'best', 'latest'}
     assert {path.stem for path in root.glob('models/*')} == {f'net_g_{label}' for label in saved}
     assert {path.name for path in root.glob('visualization/Val/*')} == {

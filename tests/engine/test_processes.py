@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.records import rows
 
 REPO = Path(__file__).resolve().parents[2]
 ITERATIONS = 20
@@ -63,7 +64,7 @@ def weights(folder, iteration=ITERATIONS):
 
 
 def metrics(folder):
-    return [json.loads(line) for line in (folder / 'experiments' / 'tiny' / 'metrics.jsonl').read_text().splitlines()]
+    return rows(folder / 'experiments' / 'tiny', 'validation')
 
 
 def log(folder):

@@ -1,12 +1,12 @@
 """Whole runs of networks with heads other than EDSR: processes, resume, what is deployed, and mistakes in options."""
 
-import json
 import signal
 
 import pytest
 import torch
 from basicsr.archs.rcan_arch import RCAN
 from basicsr.archs.swinir_arch import SwinIR
+from helpers.records import rows
 
 SIZES = {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_group': 2, 'num_block': 1, 'squeeze_factor': 4}
 STUDENT = {'type': 'RCAN', **SIZES, 'upscale': 2}
@@ -67,8 +67,7 @@ def test_killed_run_resumes_to_the_same_bits_and_deploys_the_stock_arch(make_run
     deployed = torch.load(straight.models / 'net_g_latest.pth', weights_only=True)
     for part in ('params', 'params_ema'):
         RCAN(**SIZES, upscale=2).load_state_dict(deployed[part], strict=True)
-    lines = [json.loads(line) for line in (straight.root / 'metrics.jsonl').read_text().splitlines()]
-    assert {line['metric'] for line in lines} == {'psnr', 'psnr/head1', 'psnr/head2'}
+    assert {row['metric'] for row in rows(straight.root, 'validation')} == {'psnr', 'psnr/head1', 'psnr/head2'}
 
 
 def test_network_that_draws_random_numbers_resumes_exactly(make_run, same):

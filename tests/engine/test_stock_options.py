@@ -2,12 +2,12 @@
 
 import contextlib
 import io
-import json
 
 import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+from helpers.records import rows
 
 # The keys and types of values of BasicSR 1.4.2's options for EDSR and MSRResNet.
 STOCK = """
@@ -131,8 +131,7 @@ def from_disk(train_stock):
 
 def outcome(folder):
     root = folder / 'experiments' / 'stock_EDSR_x2'
-    metrics = [json.loads(line) for line in (root / 'metrics.jsonl').read_text().splitlines()]
-    return torch.load(root / 'models' / 'net_g_latest.pth', weights_only=True), metrics
+    return torch.load(root / 'models' / 'net_g_latest.pth', weights_only=True), rows(root, 'validation')
 
 
 def test_stock_options_train_a_stock_network(from_disk):

@@ -18,10 +18,18 @@ METRICS = {
     name: Metric.model_validate({'type': f'calculate_{name}', 'crop_border': 2, 'test_y_channel': True})
     for name in ('psnr', 'ssim')
 }
-LOG = """2026-01-01 00:00:00,000 INFO: basicsr-clsd 0.1.0, torch 2.15.0; basicsr_clsd/train.py -opt a.yml
-2026-01-01 00:00:01,000 INFO: [epoch 0, iter 1,000/2,000, lr 0.0002, eta 0:00:01, 0.1 s/iter] L_SR: 4.5 L_CS: 1e-05
-2026-01-01 00:00:02,000 INFO: [epoch 1, iter 2,000/2,000, lr 0.0001, eta 0:00:00, 0.1 s/iter] L_SR: 3.5 L_CS: nan
-"""
+START = {
+    'kind': 'start',
+    'iter': 0,
+    'time': '2026-01-01T00:00:00+00:00',
+    'versions': {'basicsr-clsd': '0.1.0', 'torch': '2.15.0'},
+    'device': 'x86_64 CPU',
+    'threads': 2,
+    'processes': 1,
+    'host': 'here',
+    'command': ['basicsr_clsd/train.py', '-opt', 'a.yml'],
+}
+TIMING = {'it_per_s': 10.0, 'data_wait': 0.1, 'memory_gib': 1.0}
 
 
 def write_report_sources(folder: Path, make_pairs: Callable[..., tuple[Path, Path]]) -> Path:
@@ -60,9 +68,14 @@ def write_training(folder: Path, noise: int) -> None:
     (folder / 'models').mkdir(parents=True)
     options = {'name': folder.name, 'scale': 2, 'manual_seed': 0, 'train': {'total_iter': 2000, 'weight': noise}}
     (folder / f'{folder.name}.yml').write_text(yaml.safe_dump(options), encoding='utf-8')
-    (folder / f'train_{folder.name}.log').write_text(LOG, encoding='utf-8')
-    lines = [{'iter': n, 'dataset': 'Set', 'metric': 'psnr', 'value': 30 + n / 1000} for n in (1000, 2000)]
-    text = ''.join(json.dumps(line) + '\n' for line in lines)
+    rows = [
+        START,
+        {'kind': 'train', 'iter': 1000, 'epoch': 0, 'lr': 2e-4, 'values': {'L_SR': 4.5, 'L_CS': 1e-5}, **TIMING},
+        {'iter': 1000, 'dataset': 'Set', 'metric': 'psnr', 'value': 31.0},  # as earlier versions wrote it
+        {'kind': 'train', 'iter': 2000, 'epoch': 1, 'lr': 1e-4, 'values': {'L_SR': 3.5, 'L_CS': 'NaN'}, **TIMING},
+        {'kind': 'validation', 'iter': 2000, 'dataset': 'Set', 'metric': 'psnr', 'value': 32.0},
+    ]
+    text = ''.join(json.dumps(row) + '\n' for row in rows)
     (folder / 'metrics.jsonl').write_text(text + '{"iter": 3', encoding='utf-8')  # cut off by a kill
 
 

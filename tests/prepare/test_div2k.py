@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers.file_server import serving
+from helpers.records import rows
 
 from basicsr_clsd.config import load
 from basicsr_clsd.data import PairedDataset
@@ -437,8 +438,8 @@ def test_shipped_options_train_on_what_was_prepared(place, run_command, monkeypa
     options = REPO / 'options' / 'train_EDSR_x2.yml'
     ended = run_command('train', '-opt', options, '--force_yml', *TINY, *small, *roots, cwd=place.root)
     assert ended.code == 0, ended.err
-    lines = (place.root / 'experiments' / 'train_EDSR_x2' / 'metrics.jsonl').read_text().splitlines()
-    assert {json.loads(line)['dataset'] for line in lines} == {'DIV2K801-810'}
+    validations = rows(place.root / 'experiments' / 'train_EDSR_x2', 'validation')
+    assert {row['dataset'] for row in validations} == {'DIV2K801-810'}
     for images in place.sets(2):
         folder = f'datasets/DIV2K/{images.folder}'
         assert f'{folder}.lmdb is read, which holds the pixels of {folder}' in ended.out

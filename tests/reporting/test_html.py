@@ -33,7 +33,7 @@ def test_page_has_tables_curves_options_and_environment(folder):
     page = page_of(folder)
     assert page.count('<svg') == 2  # validations and loss terms
     assert '<code>train.weight</code></td><td>4</td><td>8</td>' in page
-    assert 'basicsr-clsd 0.1.0, torch 2.15.0; basicsr_clsd/train.py -opt a.yml' in page
+    assert 'basicsr-clsd 0.1.0, torch 2.15.0, threads 2, device x86_64 CPU; basicsr_clsd/train.py -opt a.yml' in page
 
 
 def test_page_needs_no_network(folder):
