@@ -43,10 +43,18 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = folder.glob('basicsr_clsd-*.whl')
     env = folder / 'env'
     venv.create(env, with_pip=False, symlinks=True)
+    install = [
+        '--python',
+        str(env / 'bin' / 'python'),
+        'install',
+        '--ignore-installed',
+        '--no-deps',
+        '--no-index',
+        str(wheel),
+    ]
+    subprocess.run([*pip, *install], check=True, timeout=300)
     (site,) = env.glob('lib/python*/site-packages')
     (site / 'others.pth').write_text(sysconfig.get_path('purelib'))
-    install = ['--python', str(env / 'bin' / 'python'), 'install', '--no-deps', '--no-index', str(wheel)]
-    subprocess.run([*pip, *install], check=True, timeout=300)
     return env
 
 
@@ -75,7 +83,7 @@ def files(folder: Path) -> set[Path]:
 
 def sections(folder: Path, *phases: str) -> list[str]:
     """Overrides that read the pairs in a folder, with patches of a few pixels."""
-    keys = {'dataroot_gt': folder / 'HR', 'dataroot_lq': folder / 'LR', 'filename_tmpl': '~', 'names': '~'}
+    keys = {'dataroot_gt': folder / 'HR', 'dataroot_lq': folder / 'LR', 'filename_tmpl': 'null', 'names': 'null'}
     train = {**keys, 'gt_size': 16, 'batch_size_per_gpu': 2, 'num_worker_per_gpu': 0}
     del train['names']
     return [
@@ -97,7 +105,7 @@ def test_train_test_export_and_report_from_an_empty_folder(run, tmp_path, make_p
     tested = sections(tmp_path / 'data', 'test_1')
     tested += [
         'datasets:test_1:name=data',
-        'datasets:test_2=~',
+        'datasets:test_2=null',
         'val:latency=false',
         'val:save_img=true',
         *TINY[:2],
@@ -123,6 +131,13 @@ def test_upscale_with_a_shipped_model(run, tmp_path, make_images):
     upscaled = cv2.imread(str(tmp_path / 'large' / 'img1_x2.png'))
     assert upscaled is not None
     assert upscaled.shape == (96, 96, 3)
+
+
+def test_measure_shipped_models_by_shipped_options(run, tmp_path, make_pairs):
+    make_pairs(tmp_path / 'data')
+    tested = [*sections(tmp_path / 'data', 'test_1'), 'datasets:test_2=null', 'val:latency=false', 'num_gpu=0']
+    run('test', '-opt', 'small/test_students_x2.yml', '--force_yml', *tested)
+    assert (tmp_path / 'results' / 'small_test_students_x2' / 'results.json').is_file()
 
 
 @pytest.mark.parametrize(
