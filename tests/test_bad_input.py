@@ -71,7 +71,7 @@ def template(tmp_path_factory, make_pairs, tiny_options, write_yaml) -> Path:
 
     torch.manual_seed(0)
     network = EDSRHeads(num_feat=8, num_block=2, upscale=2, head_taps=[1], head_num_block=1)
-    torch.save({'params': dict(network.student_state_dict())}, root / 'weights.pth')
+    torch.save({'params': dict(network.student.state_dict())}, root / 'weights.pth')
     return root
 
 

@@ -1,6 +1,6 @@
 """Network architectures, registered in BasicSR's ``ARCH_REGISTRY``."""
 
 from basicsr_clsd.archs.edsr_heads import EDSRHeads
-from basicsr_clsd.archs.heads import WithHeads
+from basicsr_clsd.archs.heads import NetworkWithHeads, WithHeads, student_of
 
-__all__ = ['EDSRHeads', 'WithHeads']
+__all__ = ['EDSRHeads', 'NetworkWithHeads', 'WithHeads', 'student_of']

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from basicsr.archs.arch_util import ResidualBlockNoBN, Upsample, make_layer
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_clsd.archs.head import Head, to_image
 from basicsr_clsd.archs.probe import DryRun, dry_run, upscaled
 from basicsr_clsd.archs.taps import FeatureTaps
 from basicsr_clsd.archs.trunk import expand, find_trunk, is_lr_sized
@@ -18,23 +19,90 @@ TRUNK, NONE = 'trunk', 'none'
 HEAD = {'num_block': 5, 'num_feat': 64, 'res_scale': 1.0}  # CLSD, Table 1
 
 
+class NetworkWithHeads(nn.Module):
+    """A student and its auxiliary heads, which exist in training only (CLSD, Moon et al., 2023, Fig. 2).
+
+    Head j: tapped feature -> residual blocks -> convolution, + global skip -> own upsampler -> own convolution,
+    / range, + mean, and + the interpolated image where the student adds that. Scale, channels, mean and image are found
+    by running the student on a small image; the range is its ``img_range``, 1 if it has none.
+
+    In ``eval()`` it is the student, bit for bit and at its cost. Its state dict has the student's parameters under the
+    student's own keys, and those of the heads under ``heads.``.
+
+    Args:
+        student: The bare student.
+        taps: Where the heads start; see :func:`WithHeads`.
+        head: Arguments of :class:`Head` that can be chosen.
+        global_skip: See :func:`WithHeads`.
+
+    Attributes:
+        student: The student.
+        heads: Its heads, an ``nn.ModuleList``.
+
+    Raises:
+        UserError: Begins with the argument that is wrong.
+        ValueError: A head cannot have the student's scale.
+    """
+
+    def __init__(
+        self, student: nn.Module, taps: Sequence[str] | Mapping[str, int], head: Mapping[str, Any], global_skip: str
+    ) -> None:
+        super().__init__()
+        probe = dry_run(student)
+        features = FeatureTaps(student, _tap_paths(taps, probe), 'taps')
+        skip = FeatureTaps(student, _skip_paths(global_skip, probe), 'global_skip')
+        self.student = student
+        self.heads = Heads(probe, features, skip, head)
+        self.train()
+
+    def forward(self, x: Tensor, with_heads: bool | None = None) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Upscale images (N, C, h, w) in [0, 1].
+
+        Args:
+            x: The images.
+            with_heads: Run the heads too; by default in ``train()`` and not in ``eval()``.
+
+        Returns:
+            The student's output SR, shape (N, C', h·s, w·s); with heads the pair (SR, [SR^1, ..., SR^T]) of the
+            student's and the heads' outputs, all of one shape.
+        """
+        if not (self.training if with_heads is None else with_heads):
+            return self.student(x)
+        taps, tapped, skip, skipped = self.heads.taps, {}, self.heads.skip, {}
+        taps.start(tapped, x)
+        skip.start(skipped, x)
+        try:
+            sr = self.student(x)
+        finally:
+            taps.stop()
+            skip.stop()
+        return sr, self.heads(x, tapped, skipped, self.student)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """All weights, the student's under its own keys; see ``nn.Module.state_dict``."""
+        prefix = kwargs.get('prefix', '')
+        state = super().state_dict(*args, **kwargs)
+        for key in list(state):
+            # All are put back in their turn, so that their order stays.
+            state[_renamed(key, f'{prefix}student.', prefix)] = state.pop(key)
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load what :meth:`state_dict` gave; see ``nn.Module.load_state_dict``."""
+        state = {key if key.startswith('heads.') else f'student.{key}': value for key, value in state_dict.items()}
+        return super().load_state_dict(state, strict, assign)
+
+
 @ARCH_REGISTRY.register()
 def WithHeads(  # noqa: N802  (a registered name; BasicSR calls it as it calls its classes)
     student: Mapping[str, Any],
     taps: Sequence[str] | Mapping[str, int],
     head: Mapping[str, Any] | None = None,
     global_skip: str = TRUNK,
-) -> nn.Module:
-    """Build a network with auxiliary heads that exist in training only (CLSD, Moon et al., 2023, Fig. 2).
+) -> NetworkWithHeads:
+    """Build a registered network and put heads beside it; see :class:`NetworkWithHeads`.
 
-    It is the student's own class with ``heads`` beside its modules: the student's parameters have its own keys, the
-    heads' are under ``heads.``; in ``eval()`` it is the stock arch, bit for bit and at its cost. The student is
-    initialised before the heads, so that with one seed the stock arch starts from the same weights.
-
-    Head j: tapped feature → residual blocks → convolution, + global skip → own upsampler → own convolution → / range,
-    + mean, and + the interpolated image where the student adds that. Scale, channels, mean and image are found by
-    running the student on a small image; the range is its ``img_range``, 1 if it has none. In ``train()`` the network
-    gives, as does :class:`EDSRHeads`, the pair (SR, [SR^1, ..., SR^T]); images are (N, C, h, w) in [0, 1].
+    The student is initialised before the heads, so that with one seed the stock arch starts from the same weights.
 
     Args:
         student: ``type``, a registered arch, and its arguments.
@@ -49,17 +117,17 @@ def WithHeads(  # noqa: N802  (a registered name; BasicSR calls it as it calls i
         UserError: Begins with the argument that is wrong.
         ValueError: The student, or a head for its scale, cannot be built; the student may raise others.
     """
-    network = _build_student(student)
-    kind = type(network)
     settings = _head_settings({} if head is None else head)
-    dry = dry_run(network)
-    features = FeatureTaps(network, _tap_paths(taps, dry), 'taps')
-    skip = FeatureTaps(network, _skip_paths(global_skip, dry), 'global_skip')
-    # An instance of the student's class: what holds for the arch (its keys, the paths of its modules, ``isinstance``)
-    # holds with heads.
-    network.heads = Heads(dry, features, skip, settings)
-    network.__class__ = type(f'{kind.__name__}WithHeads', (_WithHeads, kind), {})
-    return network.train()
+    return NetworkWithHeads(_build_student(student), taps, settings, global_skip)
+
+
+def _renamed(key: str, prefix: str, new: str) -> str:
+    return new + key.removeprefix(prefix) if key.startswith(prefix) else key
+
+
+def student_of(network: nn.Module) -> nn.Module:
+    """The part of a network that is deployed: the student of one with heads, else the network itself."""
+    return network.student if isinstance(network, NetworkWithHeads) else network
 
 
 class Heads(nn.ModuleList):
@@ -109,8 +177,10 @@ class Heads(nn.ModuleList):
             f', which add {" and ".join(added)}' if added else ''
         )
 
-    def forward(self, image: Tensor, tapped: Mapping[str, Tensor], skipped: Mapping[str, Tensor]) -> list[Tensor]:
-        """The heads' images (N, C, h·s, w·s), from the student's features for images (N, C, h, w)."""
+    def forward(
+        self, image: Tensor, tapped: Mapping[str, Tensor], skipped: Mapping[str, Tensor], student: nn.Module
+    ) -> list[Tensor]:
+        """The heads' images (N, C, h·s, w·s), from the features of ``student`` for images (N, C, h, w)."""
         skip = next(iter(skipped.values()), None)
         added = self.mean
         if self.image_skip is not None:
@@ -118,32 +188,77 @@ class Heads(nn.ModuleList):
         head_srs = []
         for head, tap in zip(self, self.taps.taps, strict=True):
             assert isinstance(head, Head)
-            head_srs.append(to_image(head(tapped[tap], skip), head, self.img_range, added))
+            tail = student if head.shares_tail else head
+            head_srs.append(to_image(head(tapped[tap], skip), tail, self.img_range, added))
         return head_srs
 
 
-class _WithHeads(nn.Module):
-    """What a student's class becomes a network with heads by."""
+class Head(nn.Module):
+    """Residual blocks, a convolution, and (unless shared) its own upsampler and last convolution.
 
-    heads: Heads
+    CLSD, Moon et al., 2023, Fig. 2. Features of another width come in through a convolution of the head's own.
 
-    def forward(self, x: Tensor, with_heads: bool | None = None) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Upscale images (N, C, h, w) in [0, 1]; ``with_heads``: by default in ``train()`` and not in ``eval()``."""
-        if not (self.training if with_heads is None else with_heads):
-            return super().forward(x)
-        taps, tapped, skip, skipped = self.heads.taps, {}, self.heads.skip, {}
-        taps.start(tapped, x)
-        skip.start(skipped, x)
-        try:
-            sr = super().forward(x)
-        finally:
-            taps.stop()
-            skip.stop()
-        return sr, self.heads(x, tapped, skipped)
+    Args:
+        num_feat: Channels C of the head.
+        num_block: Number of EDSR residual blocks.
+        num_out_ch: Channels of the output image.
+        upscale: Size of the output image in units of the tapped feature's, 3 or a power of two.
+        res_scale: Factor on the residual branch of each block.
+        share_tail: Leave out the upsampler and the last convolution; the student's are used.
+        tap_channels: Channels of the tapped feature; default C.
+        skip_channels: Channels of the feature that is added before upscaling; default C.
+    """
 
-    def student_state_dict(self) -> Mapping[str, Tensor]:
-        """The student's parameters alone, under its own keys: loads strictly into its stock arch."""
-        return {key: value for key, value in self.state_dict().items() if not key.startswith('heads.')}
+    def __init__(  # noqa: PLR0913  (what can be chosen, and what the student decides)
+        self,
+        num_feat: int,
+        num_block: int,
+        num_out_ch: int,
+        upscale: int,
+        res_scale: float = 1.0,
+        share_tail: bool = False,
+        tap_channels: int | None = None,
+        skip_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.shares_tail = share_tail
+        if tap_channels not in (None, num_feat):
+            self.conv_first = nn.Conv2d(tap_channels, num_feat, 3, 1, 1)
+        if skip_channels not in (None, num_feat):
+            self.conv_skip = nn.Conv2d(skip_channels, num_feat, 1)
+        self.body = make_layer(ResidualBlockNoBN, num_block, num_feat=num_feat, res_scale=res_scale, pytorch_init=True)
+        self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        if not share_tail:
+            self.upsample = Upsample(upscale, num_feat)
+            self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
+
+    def forward(self, feature: Tensor, skip: Tensor | None) -> Tensor:
+        """Refine a tapped feature to the feature (N, C, h, w) that a tail upscales.
+
+        Args:
+            feature: The tapped feature, (N, tap_channels, h, w).
+            skip: Added at the end, (N, skip_channels, h, w); None: nothing is.
+        """
+        if 'conv_first' in self._modules:
+            feature = self.conv_first(feature)
+        refined = self.conv_after_body(self.body(feature))
+        if skip is None:
+            return refined
+        return refined + (self.conv_skip(skip) if 'conv_skip' in self._modules else skip)
+
+
+def to_image(feature: Tensor, tail: nn.Module, img_range: float, added: Tensor) -> Tensor:
+    """Upscale a feature by a tail, to an image in [0, 1]; its last convolution is left out of autocast.
+
+    Args:
+        feature: The refined feature, (N, C, h, w).
+        tail: Whose ``upsample`` and ``conv_last``: the head's own or the student's.
+        img_range: What the last convolution makes is divided by this.
+        added: Added to that, of a shape and type fit for it: the mean of the images, an upscaled image.
+    """
+    feature = tail.get_submodule('upsample')(feature)
+    with torch.autocast(feature.device.type, enabled=False):
+        return tail.get_submodule('conv_last')(feature.to(added.dtype)) / img_range + added
 
 
 def _size(feature: Tensor) -> str:
@@ -155,7 +270,7 @@ def _build_student(section: Mapping[str, Any]) -> nn.Module:
     if not isinstance(section, Mapping) or section.get('type') not in archs:
         raise UserError(f'student: must be a section with the type of a registered arch, not {section!r}')
     network = archs[section['type']](**{key: value for key, value in section.items() if key != 'type'})
-    if hasattr(network, 'heads'):
+    if isinstance(network, NetworkWithHeads):
         raise UserError(f'student.type: {section["type"]} has heads of its own')
     return network
 

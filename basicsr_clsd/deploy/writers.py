@@ -19,7 +19,6 @@ from basicsr_clsd.inference.onnx_network import RECEPTIVE_FIELD
 from basicsr_clsd.inference.torch_network import TorchNetwork
 from basicsr_clsd.networks.edsr_pytorch import with_edsr_pytorch_names
 from basicsr_clsd.networks.origin import NETWORK, SCALE, experiment_of, training_of
-from basicsr_clsd.networks.weights import student_state
 from basicsr_clsd.runtime.files import save, write_bytes
 
 THOUSAND = 1000
@@ -142,4 +141,4 @@ def write_edsr_pytorch(network: TorchNetwork, path: Path) -> None:
 
 
 def _weights(network: TorchNetwork) -> dict[str, Tensor]:
-    return {name: value.cpu().contiguous() for name, value in student_state(network.module).items()}
+    return {name: value.cpu().contiguous() for name, value in network.module.state_dict().items()}

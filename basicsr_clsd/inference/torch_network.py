@@ -8,13 +8,13 @@ import torch
 from basicsr.archs.edsr_arch import EDSR
 from torch import Tensor, nn
 
+from basicsr_clsd.archs import student_of
 from basicsr_clsd.archs.windows import whole_windows, window_of
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.inference.network import OUTPUT_TILE
 from basicsr_clsd.inference.tiles import upscale_in_tiles
 from basicsr_clsd.networks.check import check_output, placed, trial_image
 from basicsr_clsd.networks.precision import autocast, keep_ends_fp32
-from basicsr_clsd.networks.weights import student_state
 from basicsr_clsd.runtime.memory import return_freed_memory
 
 FLOPS_OF_A_MAC = 2
@@ -28,7 +28,8 @@ class TorchNetwork:
     """A network for use; see :class:`~basicsr_clsd.inference.network.Network`.
 
     Args:
-        module: The network, with its weights; it is put into evaluation mode and moved.
+        module: The network, with its weights; of one with heads the student is used. It is put into evaluation mode
+            and moved.
         section: What it was built from.
         scale: Super-resolution factor s.
         channels: Of the images: 3, or 1 for luma.
@@ -52,8 +53,8 @@ class TorchNetwork:
     ) -> None:
         self.section, self.arch = section, section.type
         self.scale, self.precision, self.device = scale, precision, device
-        student = student_state(module)
-        self.parameters = sum(value.numel() for name, value in module.named_parameters() if name in student)
+        module = student_of(module)
+        self.parameters = sum(value.numel() for value in module.parameters())
         self.module = placed(module.eval().requires_grad_(False), device, torch.channels_last)
         self.window = window_of(module)
         staged = isinstance(module, EDSR)

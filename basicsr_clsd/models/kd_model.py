@@ -9,6 +9,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_clsd import registry
+from basicsr_clsd.archs import student_of
 from basicsr_clsd.archs.taps import FeatureTaps
 from basicsr_clsd.config.components import DistillationTerm
 from basicsr_clsd.config.schema import Train
@@ -35,7 +36,7 @@ class KDModel(SupervisedModel):
     def _build_losses(self, train: Train) -> None:
         super()._build_losses(train)
         sections = train.distill_opt or []
-        taps = FeatureTaps(self.net_g, [tap for section in sections for tap in section.student_taps], KEY)
+        taps = FeatureTaps(student_of(self.net_g), [tap for section in sections for tap in section.student_taps], KEY)
         its_taps = [tap for section in sections for tap in section.teacher_taps]
         self.teacher = Teacher(self.options, self.device, its_taps, KEY)
         student, teacher = self._sample(taps), self.teacher.sample

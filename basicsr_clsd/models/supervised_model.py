@@ -14,6 +14,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from basicsr_clsd import registry
+from basicsr_clsd.archs import student_of
 from basicsr_clsd.archs.windows import whole_windows, window_of
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options, Train
@@ -21,10 +22,10 @@ from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.stepper import Stepper
 from basicsr_clsd.networks.check import channels_of, check_output, placed, trial_image
 from basicsr_clsd.networks.precision import keep_ends_fp32
-from basicsr_clsd.networks.weights import load_weights, student_state
+from basicsr_clsd.networks.weights import load_weights
 
-# Parameters that are not the trunk's: of heads, and what BasicSR's archs call the upsampler and what follows it.
-NO_TRUNK = ('heads.', 'upsample', 'upconv', 'conv_up', 'conv_hr', 'conv_last', 'conv_before_upsample')
+# What BasicSR's archs call the upsampler and what follows it.
+NO_TRUNK = ('upsample', 'upconv', 'conv_up', 'conv_hr', 'conv_last', 'conv_before_upsample')
 
 
 @MODEL_REGISTRY.register()
@@ -122,8 +123,7 @@ class SupervisedModel(BaseModel):
     def describe(self) -> str:
         """What is trained, for the log."""
         count = _count(self.net_g.parameters())
-        deployed = student_state(self.net_g)
-        student = _count(value for name, value in self.net_g.named_parameters() if name in deployed)
+        student = _count(student_of(self.net_g).parameters())
         in_heads = f' and {count - student:,} in heads' if count != student else ''
         heads = getattr(self.net_g, 'heads', None)
         return f'{getattr(heads, "description", self.options.network_g.type)}, {student:,} parameters{in_heads}'
@@ -216,7 +216,7 @@ class SupervisedModel(BaseModel):
 
     def _grad_norm(self, term: Tensor) -> Tensor:
         """Norm of a term's gradient in the student's trunk: all its parameters but those of the upsampler and after."""
-        trunk = [value for name, value in self.net_g.named_parameters() if not name.startswith(NO_TRUNK)]
+        trunk = [value for name, value in student_of(self.net_g).named_parameters() if not name.startswith(NO_TRUNK)]
         gradients = torch.autograd.grad(term, trunk, retain_graph=True, allow_unused=True)
         return torch.stack([grad.square().sum() for grad in gradients if grad is not None]).sum().sqrt()
 
@@ -242,9 +242,9 @@ class SupervisedModel(BaseModel):
 
     def student_weights(self) -> dict[str, dict[str, Tensor]]:
         """What is deployed: ``params`` (and ``params_ema``) of the student alone, under its stock arch's keys."""
-        weights = {'params': _on_cpu(student_state(self.net_g))}
+        weights = {'params': _on_cpu(student_of(self.net_g).state_dict())}
         if self.net_g_ema is not None:
-            weights['params_ema'] = _on_cpu(student_state(self.net_g_ema))
+            weights['params_ema'] = _on_cpu(student_of(self.net_g_ema).state_dict())
         return weights
 
     def training_state(self) -> dict[str, Any]:

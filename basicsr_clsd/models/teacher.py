@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_clsd import registry
+from basicsr_clsd.archs import student_of
 from basicsr_clsd.archs.taps import FeatureTaps
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options
@@ -46,7 +47,7 @@ class Teacher:
             raise UserError(f'path.pretrain_network_teacher: {error}') from error
         self.fingerprint = _digest(network)
         self.network = placed(network.eval().requires_grad_(False), device, self.memory_format)
-        self.taps = FeatureTaps(self.network, taps, where)
+        self.taps = FeatureTaps(student_of(self.network), taps, where)
         with keep_ends_fp32(self.network):
             image = trial_image(channels_of(options))
             check_output(self._try, image, options.scale, f'network_teacher: {section.type}')

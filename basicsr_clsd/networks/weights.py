@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from basicsr_clsd.archs import student_of
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.networks.edsr_pytorch import with_basicsr_names
 from basicsr_clsd.networks.zoo import model_file
@@ -20,15 +21,6 @@ SAFETENSORS = '.safetensors'
 STATE_DICT = 'state_dict'  # key of many trainers
 PARALLEL, COMPILED = 'module.', '_orig_mod.'  # what DataParallel and torch.compile put before names
 UNREADABLE = 'not a readable checkpoint (cut off, damaged or of another kind)'
-
-
-@runtime_checkable
-class HasStudent(Protocol):
-    """A network with parts that exist in training only."""
-
-    def student_state_dict(self) -> Mapping[str, Tensor]:
-        """The deployed part's weights, under the keys of its stock arch."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -114,11 +106,6 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f'{path}: {UNREADABLE}') from error
 
 
-def student_state(network: nn.Module) -> Mapping[str, Tensor]:
-    """The weights that are deployed: without auxiliary heads, for a network that has them."""
-    return network.student_state_dict() if isinstance(network, HasStudent) else network.state_dict()
-
-
 def load_weights(
     network: nn.Module,
     file: str | Path | WeightsFile,
@@ -140,8 +127,8 @@ def load_weights(
     """
     file = file if isinstance(file, WeightsFile) else WeightsFile.read(file)
     path, expected = file.path, network.state_dict()
-    found = with_basicsr_names(file.weights(keys, option), network, path)
-    missing = [name for name in student_state(network) if name not in found]
+    found = with_basicsr_names(file.weights(keys, option), student_of(network), path)
+    missing = [name for name in student_of(network).state_dict() if name not in found]
     extra = [name for name in found if name not in expected]
     misshapen = [name for name in found if name in expected and found[name].shape != expected[name].shape]
     if strict and (missing or extra or misshapen):

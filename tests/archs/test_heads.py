@@ -104,8 +104,8 @@ def test_heads_of_rcan_against_their_structure_by_hand(width, skip):
     assert ('heads.0.conv_first.weight' in net.state_dict()) == (width != 4)
     x = images()
     mean = torch.tensor((0.4488, 0.4371, 0.4040)).view(1, 3, 1, 1)
-    first = net.conv_first((x - mean) * 255)
-    tapped = net.body[0](first)
+    first = net.student.conv_first((x - mean) * 255)
+    tapped = net.student.body[0](first)
     added = {'trunk': first, 'body.1:input': tapped, 'none': None}[skip]
     (output,) = net(x)[1]
     torch.testing.assert_close(output, head_by_hand(net, 0, tapped, added, 255, mean), rtol=1e-5, atol=1e-5)
@@ -114,7 +114,7 @@ def test_heads_of_rcan_against_their_structure_by_hand(width, skip):
 def test_heads_add_the_image_where_the_student_does():
     net = build({**SRVGG, 'num_conv': 1}, ['body.3'], global_skip='none')
     x = images()
-    feature = net.body[3](net.body[2](net.body[1](net.body[0](x))))
+    feature = net.student.body[3](net.student.body[2](net.student.body[1](net.student.body[0](x))))
     wanted = head_by_hand(net, 0, feature, None, 1, F.interpolate(x, scale_factor=2.0, mode='nearest'))
     torch.testing.assert_close(net(x)[1][0], wanted)
     assert net.heads.image_skip == 'nearest'
@@ -155,10 +155,10 @@ def test_tokens_of_swinir_become_maps():
     net = build(SWINIR_2, ['layers.0'], global_skip='none')
     x = images()
     seen = {}
-    net.layers[1].register_forward_pre_hook(lambda _, given: seen.update(tokens=given[0]))
+    net.student.layers[1].register_forward_pre_hook(lambda _, given: seen.update(tokens=given[0]))
     net.heads[0].register_forward_pre_hook(lambda _, given: seen.update(map=given[0]))
     net.eval()(x, with_heads=True)
-    assert torch.equal(seen['map'], net.patch_unembed(seen['tokens'], (8, 12)))  # SwinIR's own way back
+    assert torch.equal(seen['map'], net.student.patch_unembed(seen['tokens'], (8, 12)))  # SwinIR's own way back
 
 
 def test_trunk_on_a_folded_image():
@@ -187,10 +187,10 @@ def test_heads_cost_nothing_in_eval():
     assert ran
 
 
-def test_it_is_an_instance_of_the_stock_arch_and_so_are_copies():
+def test_its_student_is_the_stock_arch_and_a_copy_is_independent():
     net = build(SWINIR_2, ['layers.0'])
     twin = copy.deepcopy(net)
-    assert isinstance(net, SwinIR) and isinstance(twin, SwinIR)
+    assert type(net.student) is type(twin.student) is SwinIR
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.mul_(1.5)
@@ -274,4 +274,4 @@ def test_compiled_network_is_the_plain_one():
     torch.testing.assert_close(sr, wanted)
     torch.testing.assert_close(head_sr, wanted_head)
     head_sr.sum().backward()
-    assert net.body[0].weight.grad.abs().sum() > 0
+    assert net.student.body[0].weight.grad.abs().sum() > 0

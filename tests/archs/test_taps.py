@@ -11,7 +11,7 @@ from basicsr.archs.srresnet_arch import MSRResNet
 from basicsr.archs.swinir_arch import SwinIR
 from torch import nn
 
-from basicsr_clsd.archs import EDSRHeads
+from basicsr_clsd.archs import EDSRHeads, student_of
 from basicsr_clsd.archs.taps import FeatureTaps
 from basicsr_clsd.errors import UserError
 
@@ -23,7 +23,7 @@ FAKD = ['body.1', 'body.3', 'upsample:input']  # after a third and two thirds of
 def network(request):
     torch.manual_seed(0)
     heads = {'head_taps': [1], 'head_num_block': 1} if request.param is EDSRHeads else {}
-    return request.param(**TINY, **heads).eval()
+    return student_of(request.param(**TINY, **heads).eval())
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def reached(model, term):
     terms, _ = model.loss_terms()
     terms[term].backward()
     names = {name for name, value in model.net_g.named_parameters() if value.grad is not None and value.grad.any()}
-    return {name.split('.')[0] for name in names}
+    return {name.removeprefix('student.').split('.')[0] for name in names}
 
 
 def test_terms_and_total_are_eq_1_to_6(make_model, make_batch):
@@ -184,7 +184,8 @@ def test_gradient_norms_are_those_of_the_trunk_and_change_nothing(make_model, ma
         model.net_g, kept = network, model.net_g
         terms, _ = model.loss_terms()
         terms[term].backward()
-        trunk = [network.conv_first, network.body, network.conv_after_body]
+        student = network.student
+        trunk = [student.conv_first, student.body, student.conv_after_body]
         grads = [value.grad for part in trunk for value in part.parameters() if value.grad is not None]
         wanted[f'grad_{term}'] = torch.cat([grad.double().flatten() for grad in grads]).norm().item()
         model.net_g = kept
@@ -207,12 +208,15 @@ def test_student_weights_start_a_network_with_heads(make_model, make_batch, tmp_
 
 
 @pytest.mark.parametrize(
-    'network',
+    ('network', 'told'),
     [
-        {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'head_taps': None, 'head_num_block': None},
-        {'head_taps': []},
+        (
+            {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'head_taps': None, 'head_num_block': None},
+            'CLSDModel needs a network with heads',
+        ),
+        ({'head_taps': []}, 'head_taps must be distinct block counts from 1 to num_block=2'),
     ],
 )
-def test_network_must_have_heads(make_model, network):
-    with pytest.raises(UserError, match='CLSDModel needs a network with heads'):
+def test_network_must_have_heads(make_model, network, told):
+    with pytest.raises(UserError, match=told):
         make_model({'network_g': network})

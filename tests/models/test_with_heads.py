@@ -101,7 +101,7 @@ def test_every_student_trains_with_heads_and_is_deployed_as_its_stock_arch(make_
     (terms['L_ASR'] + terms['L_CS']).backward()
     reached = {name for name, value in model.net_g.named_parameters() if value.grad is not None and value.grad.any()}
     _, _, first, last = STUDENTS[arch]
-    assert f'{first}.weight' in reached and f'{last}.weight' not in reached
+    assert f'student.{first}.weight' in reached and f'student.{last}.weight' not in reached
     for number in range(3):
         assert any(name.startswith(f'heads.{number}.body') for name in reached)
 
@@ -182,7 +182,7 @@ def test_mixed_precision_keeps_the_ends_of_student_and_heads_in_fp32(make_model,
     _, _, first, last = STUDENTS[arch]
     dtypes = {}
     modules = dict(half.net_g.named_modules())
-    ends = [first.removesuffix('.conv3x3'), last.removesuffix('.conv3x3')]
+    ends = [f'student.{name.removesuffix(".conv3x3")}' for name in (first, last)]
     ends += [f'heads.{number}.conv_last' for number in range(3)]
     middle = ['heads.1.conv_after_body', 'heads.2.upsample.0']
     for name in ends + middle:
