@@ -19,9 +19,9 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import skimage.data  # noqa: E402
 
+from basicsr_clsd.evaluation.crops import CropSheet  # noqa: E402
 from basicsr_clsd.evaluation.metrics import bicubic  # noqa: E402
 from basicsr_clsd.images.matlab_resize import matlab_resize  # noqa: E402
-from basicsr_clsd.reporting.pictures import Comparison  # noqa: E402
 from basicsr_clsd.runtime.files import write_image  # noqa: E402
 
 SCALE = 2
@@ -43,7 +43,7 @@ def main() -> None:
         subprocess.run([sys.executable, infer, '-i', small, '-o', large, '-m', arguments.model], check=True)
         upscaled = cv2.imread(str(large))
         assert upscaled is not None
-        comparison = Comparison()
+        comparison = CropSheet()
         comparison.add('coffee', {'bicubic': bicubic(lq, SCALE), 'infer.py': upscaled.astype(np.uint8)}, photo)
         comparison.write(arguments.out)
 

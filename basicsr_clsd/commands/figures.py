@@ -77,11 +77,11 @@ def cost(arguments: argparse.Namespace, console: cli.Console) -> None:
 
 def crops(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Draw crops of one image by every method."""
+    from basicsr_clsd.evaluation.crops import Box, most_different  # noqa: PLC0415
     from basicsr_clsd.evaluation.results import read_all  # noqa: PLC0415
-    from basicsr_clsd.reporting.crop_figure import crop_figure  # noqa: PLC0415
-    from basicsr_clsd.reporting.crops import Box, most_different  # noqa: PLC0415
+    from basicsr_clsd.reporting.crops import crop_figure  # noqa: PLC0415
     from basicsr_clsd.reporting.groups import group, named_tests  # noqa: PLC0415
-    from basicsr_clsd.reporting.viewed_images import HR, LR, scenes  # noqa: PLC0415
+    from basicsr_clsd.reporting.viewer import HR, LR, scenes  # noqa: PLC0415
 
     found = scenes(named_tests(group(read_all(arguments.results))))
     if not found:

@@ -1,3 +1,3 @@
 """Measuring networks: metrics, tables, pictures."""
 
-from basicsr_clsd.evaluation import perceptual as perceptual  # registers its metric for `val.metrics`
+from basicsr_clsd.evaluation import metrics as metrics  # registers a metric for `val.metrics`

@@ -2,22 +2,28 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
 from basicsr_clsd.config import Options, write_resolved
-from basicsr_clsd.config.paths import output_root
+from basicsr_clsd.config.paths import located, output_root
+from basicsr_clsd.config.protocols import name_of
+from basicsr_clsd.config.schema import Dataset
 from basicsr_clsd.data.paired_dataset import PairedDataset, check_decodable
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.complexity import Complexity
+from basicsr_clsd.evaluation.crops import CropSheet
 from basicsr_clsd.evaluation.evaluated import BICUBIC, EvaluatedModel
 from basicsr_clsd.evaluation.metrics import Image, Scores, bicubic, joined, measure, upscaled
-from basicsr_clsd.evaluation.report import Report, describe, protocol_name
+from basicsr_clsd.evaluation.results import VERSION, Measured, MetricProtocol, Note, ResultsFile
+from basicsr_clsd.evaluation.tables import BenchmarkResult
 from basicsr_clsd.inference.tiles import Tiling
-from basicsr_clsd.reporting.pictures import Comparison
 from basicsr_clsd.runtime.distributed import Processes
 from basicsr_clsd.runtime.files import check_writable, set_aside, write_image
+
+SHOWN_IMAGES = 3  # of those that are left out of a mean
 
 
 class Benchmark:
@@ -42,7 +48,7 @@ class Benchmark:
         for dataset in sets.values():
             check_decodable(dataset)
 
-    def run(self, console: Console) -> Report:
+    def run(self, console: Console) -> ResultsFile:
         """Measure, print the tables, and write ``results/NAME``; an earlier folder of that name is renamed.
 
         The folder gets the tables (``results.md``, ``.csv``, ``.json``) and the resolved options; with ``val.save_img``
@@ -57,14 +63,15 @@ class Benchmark:
         scores = {name: self._measure_set(name, dataset, console) for name, dataset in self.sets.items()}
         with self.processes.together():
             costs = self._costs(console) if self.processes.main else {}
-        report = self._report(scores, self.processes.gather(costs)[0], self._tilings())
+        results = self._results(scores, self.processes.gather(costs)[0], self._tilings())
         if self.processes.main:
             # What took long to measure must not be lost with the reader of a pipe, nor with a full disk.
+            tables = BenchmarkResult(results)
             try:
-                report.write(self.folder)
+                tables.write(self.folder)
             finally:
-                report.print(console)
-        return report
+                tables.print(console)
+        return results
 
     def _costs(self, console: Console) -> dict[str, Complexity]:
         methods = track(self.methods, 'complexity', console=console, disable=not console.is_terminal, transient=True)
@@ -78,43 +85,45 @@ class Benchmark:
             for method, tilings in zip(self.methods, zip(*parts, strict=True), strict=True)
         }
 
-    def _report(
+    def _results(
         self,
         scores: dict[str, dict[str, Scores]],
         costs: dict[str, Complexity],
         tilings: dict[str, Tiling | None],
-    ) -> Report:
+    ) -> ResultsFile:
         options = self.options
-        facts, remarks = {}, []
+        networks, notes = {}, []
+        for dataset, by_row in scores.items():
+            for row, of_row in by_row.items():
+                notes += left_out_notes(dataset, row, of_row)
         for method in self.methods:
             name, tiling, cost = method.name, tilings[method.name], costs[method.name]
-            facts[name] = method.facts(cost, tiling, self.images(name) if options.val.save_img else None)
-            conditions = method.conditions(tiling)
-            if cost.latency_failure is not None:
-                conditions.append(f'no time and memory of an output of {cost.latency_size}: {cost.latency_failure}')
-            remarks += [f'{name}: {", ".join(conditions)}'] if conditions else []
-        return Report(
-            options.name,
-            self.methods[0].checkpoint,
-            options.scale,
-            describe(options),
-            scores,
-            protocol_name(options),
-            facts,
-            costs,
-            remarks,
-            [name for name, metric in options.val.metrics.items() if metric.better == 'lower'],
+            networks[name] = method.facts(cost, tiling, self.images(name) if options.val.save_img else None)
+            notes += method.notes(cost, tiling)
+        return ResultsFile(
+            version=VERSION,
+            name=options.name,
+            scale=options.scale,
+            protocol_name=protocol_name(options),
+            metrics={name: MetricProtocol.of(metric) for name, metric in options.val.metrics.items()},
+            data={str(section.name): _located(section) for _, section in options.sets('test', 'val')},
+            networks=networks,
+            sets={
+                dataset: {row: Measured(mean=of_row.mean(), images=of_row.images) for row, of_row in by_row.items()}
+                for dataset, by_row in scores.items()
+            },
+            notes=notes,
         )
 
     def _measure_set(self, name: str, dataset: PairedDataset, console: Console) -> dict[str, Scores]:
         scores = {method: Scores() for method in (BICUBIC, *(method.name for method in self.methods))}
-        comparison = Comparison()
+        comparison = CropSheet()
         with self.processes.together():
             self._measure_share(name, dataset, console, scores, comparison)
         names = [dataset.name(index) for index in range(len(dataset))]
         parts = self.processes.gather((scores, comparison))
         if self.options.val.comparison and self.processes.main:
-            Comparison.joined([part for _, part in parts], names).write(self.picture(name))
+            CropSheet.joined([part for _, part in parts], names).write(self.picture(name))
         return {method: joined([part[method] for part, _ in parts], names) for method in scores}
 
     def _measure_share(
@@ -123,7 +132,7 @@ class Benchmark:
         dataset: PairedDataset,
         console: Console,
         scores: dict[str, Scores],
-        comparison: Comparison,
+        comparison: CropSheet,
     ) -> None:
         """Measure this process's images of a set, into ``scores`` and ``comparison``."""
         options = self.options
@@ -166,3 +175,31 @@ class Benchmark:
     def picture(self, dataset: str) -> Path:
         """Where the picture of crops of a set is written."""
         return self.folder / f'comparison_{dataset}.png'
+
+
+def protocol_name(options: Options) -> str:
+    """The protocol by name, or ``custom``."""
+    sections = {name: {'type': metric.type, **metric.arguments()} for name, metric in options.val.metrics.items()}
+    return name_of(sections, options.scale)
+
+
+def left_out_notes(dataset: str, row: str, scores: Scores) -> list[Note]:
+    """Which images of a set are not in the means of a row, and why."""
+    notes = []
+    for metric in scores.metrics():
+        reasons: dict[str, list[str]] = {}
+        for image, reason in scores.left_out(metric).items():
+            reasons.setdefault(reason, []).append(image)
+        for reason, images in reasons.items():
+            shown = ', '.join(images[:SHOWN_IMAGES]) + ', ...' * (len(images) > SHOWN_IMAGES)
+            rest = 'is not in the mean' if len(images) < len(scores.images) else 'there is no other'
+            text = f'{metric} of {dataset} {reason}: {len(images)} of {len(scores.images)} ({shown}); {rest}'
+            notes.append(Note(row=row, kind='left_out', text=text))
+    return notes
+
+
+def _located(section: Dataset) -> dict[str, Any]:
+    """A section with whole paths, so that its images are found from anywhere."""
+    values = section.as_dict()
+    roots = {key: str(located(values[key]).absolute()) for key in ('dataroot_gt', 'dataroot_lq') if values.get(key)}
+    return {**values, **roots}

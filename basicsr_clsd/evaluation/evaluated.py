@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
@@ -12,6 +11,7 @@ from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import FileName, TestedNetwork
 from basicsr_clsd.errors import FAULTS, UserError, first_line, out_of_memory
 from basicsr_clsd.evaluation.complexity import Complexity, device_name, lr_shape, measure_cost
+from basicsr_clsd.evaluation.results import BICUBIC, NetworkFacts, Note, Run
 from basicsr_clsd.inference.loader import load
 from basicsr_clsd.inference.network import Network
 from basicsr_clsd.inference.tiles import Tiling, tiled
@@ -19,8 +19,6 @@ from basicsr_clsd.inference.transforms import SIZE as ENSEMBLE
 from basicsr_clsd.networks.check import channels_of
 from basicsr_clsd.networks.origin import experiment_of, training_of
 from basicsr_clsd.networks.zoo import ONNX, model_file
-
-BICUBIC = 'bicubic'
 
 
 class EvaluatedModel:
@@ -75,32 +73,41 @@ class EvaluatedModel:
                 complexity.latency_failure = 'memory ran out' if out_of_memory(error) else first_line(error)
         return complexity
 
-    def conditions(self, tiling: Tiling | None) -> list[str]:
-        """What is special about how it was tested, in words; ``tiling``: the smallest tiles of all images."""
-        parts = [f'mean of {ENSEMBLE} turned and mirrored images (self-ensemble)'] if self.ensemble else []
+    def notes(self, complexity: Complexity, tiling: Tiling | None) -> list[Note]:
+        """What is special about how it was tested; ``tiling``: the smallest tiles of all images."""
+        notes = []
+        if self.ensemble:
+            text = f'mean of {ENSEMBLE} turned and mirrored images (self-ensemble)'
+            notes.append(Note(row=self.name, kind='self_ensemble', text=text))
         if tiling is not None:
             other = ', not the result of the whole image' if tiling.unbounded else ''
-            parts.append(f'tiles of {tiling.tile} pixels, overlap {tiling.overlap}{other}')
-        return parts
+            text = f'tiles of {tiling.tile} pixels, overlap {tiling.overlap}{other}'
+            notes.append(Note(row=self.name, kind='tiles', text=text))
+        if complexity.latency_failure is not None:
+            size = complexity.latency_size
+            text = f'no time and memory of an output of {size}: {complexity.latency_failure}'
+            notes.append(Note(row=self.name, kind='no_latency', text=text))
+        return notes
 
-    def facts(self, complexity: Complexity, tiling: Tiling | None, images: str | None) -> dict[str, Any]:
-        """Its entry under ``networks`` in the results.
+    def facts(self, complexity: Complexity, tiling: Tiling | None, images: str | None) -> NetworkFacts:
+        """What the results say of it.
 
         Args:
             complexity: What it costs.
             tiling: The smallest tiles of all images.
             images: Where its images are; None: they were not kept.
         """
-        return {
-            'checkpoint': self.checkpoint,
-            'arch': self.network.arch,
+        run = training_of(self.checkpoint)
+        return NetworkFacts(
+            checkpoint=self.checkpoint,
+            arch=self.network.arch,
             **vars(complexity),
-            'self_ensemble': self.ensemble,
-            'tile': tiling and tiling.tile,
-            'tile_overlap': tiling and tiling.overlap,
-            'images': images,
-            'run': training_of(self.checkpoint),
-        }
+            self_ensemble=self.ensemble,
+            tile=tiling and tiling.tile,
+            tile_overlap=tiling and tiling.overlap,
+            images=images,
+            run=None if run is None else Run(**run),
+        )
 
 
 def load_models(options: Options) -> list[EvaluatedModel]:

@@ -1,32 +1,75 @@
-"""Read what tests wrote: ``results/NAME/results.json``."""
+"""The results of a test, ``results/NAME/results.json``: written and read by the same classes."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from basicsr_clsd.config.components import Metric
+from basicsr_clsd.config.protocols import CUSTOM, PROTOCOLS
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.networks.origin import experiment_of
 
 FILE = 'results.json'
 TABLES = 'comparison'  # name of the files that a comparison writes
-VERSION = 1
+VERSION = 2
 BICUBIC = 'bicubic'
-SEED = re.compile(r'[-_](?:seed|s)(\d+)$')
 
 Values = dict[str, float]
 
 
 class _Record(BaseModel):
-    """A part of the file; keys that later versions add are let through."""
+    """A part of the file; keys of later versions are ignored. ``NaN`` and ``Infinity`` are texts: JSON has none."""
 
-    model_config = ConfigDict(extra='ignore')
+    model_config = ConfigDict(extra='ignore', ser_json_inf_nan='strings')
+
+
+class MetricProtocol(_Record):
+    """How one metric was measured; tests can be compared where these fields are equal.
+
+    Args:
+        type: Its registered name.
+        color: ``y``: on Y of YCbCr (BT.601).
+        border: Pixels cut from each side.
+        arguments: Its other arguments.
+        better: Which way is better.
+    """
+
+    type: str
+    color: Literal['y', 'rgb'] = 'rgb'
+    border: int = 0
+    arguments: dict[str, Any] = {}
+    better: Literal['higher', 'lower'] = 'higher'
+
+    @classmethod
+    def of(cls, metric: Metric) -> 'MetricProtocol':
+        """The protocol of a metric of the options."""
+        arguments = dict(metric.arguments())
+        return cls(
+            type=metric.type,
+            color='y' if arguments.pop('test_y_channel', False) else 'rgb',
+            border=arguments.pop('crop_border', 0),
+            arguments=arguments,
+            better=metric.better,
+        )
+
+    def text(self) -> str:
+        """The conditions in words."""
+        channel = 'Y of YCbCr' if self.color == 'y' else 'RGB'
+        return f'on {channel}, {self.border} pixels of border cut'
+
+
+def protocol_text(metrics: Mapping[str, MetricProtocol], name: str) -> str:
+    """The protocol's name, and its conditions in words; metrics of the same conditions are named together."""
+    conditions: dict[str, list[str]] = {}
+    for metric, how in metrics.items():
+        conditions.setdefault(how.text(), []).append(metric)
+    return f'{name}: ' + '; '.join(f'{" and ".join(names)} {text}' for text, names in conditions.items())
 
 
 class Measured(_Record):
-    """Metrics of one method on one set; values that are not finite are the texts ``inf`` and ``nan`` in the file."""
+    """Metrics of one method on one set: the means, and the values of each image."""
 
     mean: Values
     images: Annotated[dict[str, Values], Field(min_length=1)]
@@ -48,7 +91,7 @@ class Run(_Record):
     options: dict[str, Any] | None = None
 
 
-class Network(_Record):
+class NetworkFacts(_Record):
     """One tested network: parameters, multiply-adds for a 1280x720 output, seconds for ``latency_size``, bytes.
 
     ``images`` is where its images are in the folder, with ``{set}`` and ``{image}`` for the names; None: they were not
@@ -57,26 +100,65 @@ class Network(_Record):
 
     checkpoint: str | None = None
     arch: str | None = None
-    parameters: float | None = None
-    macs_1280x720: float | None = None
+    parameters: int | None = None
+    macs_1280x720: int | None = None
     latency_s: float | None = None
     latency_size: str | None = None
-    peak_bytes: float | None = None
+    peak_bytes: int | None = None
+    latency_device: str | None = None
+    latency_failure: str | None = None
     self_ensemble: bool = False
+    tile: int | None = None
+    tile_overlap: int | None = None
     images: str | None = None
     run: Run | None = None
 
 
-class _File(_Record):
-    version: int = VERSION
+class Note(_Record):
+    """What to know of a row: images that are not in a mean, or how else it was tested."""
+
+    row: str
+    kind: Literal['left_out', 'self_ensemble', 'tiles', 'no_latency']
+    text: str
+
+
+class ResultsFile(_Record):
+    """The whole file.
+
+    Args:
+        version: Of the format.
+        name: Of the test.
+        scale: Super-resolution factor.
+        protocol_name: The protocol of PSNR and SSIM by name, or ``custom``.
+        metrics: How was measured.
+        data: The section of each set in the options, with whole paths: where HR and LR are.
+        networks: What is known of each network, by row.
+        sets: ``sets[set][row]``.
+        notes: What to know of rows.
+    """
+
+    version: int = 1  # which had no such key at first
     name: str
     scale: int
-    protocol: str
-    protocol_name: str | None = None
-    lower_is_better: list[str] = []
-    notes: list[str] = []
+    protocol_name: str = CUSTOM
+    metrics: dict[str, MetricProtocol]
+    data: dict[str, dict[str, Any]] = {}
+    networks: dict[str, NetworkFacts] = {}
     sets: dict[str, Annotated[dict[str, Measured], Field(min_length=1)]] = Field(min_length=1)
-    networks: dict[str, Network] = {}
+    notes: list[Note] = []
+
+    @model_validator(mode='before')
+    @classmethod
+    def _from_version_1(cls, content: Any) -> Any:
+        """Version 1 told the protocol in words, unless it is one by name."""
+        if isinstance(content, dict) and content.get('version', 1) == 1 and isinstance(content.get('scale'), int):
+            protocol = PROTOCOLS.get(str(content.get('protocol_name')))
+            if protocol is None:
+                raise ValueError('results of format 1, by a protocol without a name; test again')
+            sections = protocol.metrics(content['scale'])
+            metrics = {name: MetricProtocol.of(Metric.model_validate(section)) for name, section in sections.items()}
+            return {**content, 'metrics': metrics, 'notes': []}
+        return content
 
     @field_validator('version')
     @classmethod
@@ -94,37 +176,45 @@ class _File(_Record):
         return network.run if network and row == self.name and len(self.networks) == 1 else None
 
 
-class Tested(BaseModel):
+class ResultRow(BaseModel):
     """One row of one test: a network, or bicubic upscaling, on some sets at one scale.
 
     Args:
+        file: The test.
+        folder: Its folder.
         row: Its name in the test's table.
         label: Its method: the name without ``train_``, scale and seed, with ``+`` for a training's self-ensemble, or
             what the user called it.
-        seed: Of its training; None where nothing tells.
-        scale: Super-resolution factor.
-        protocol: How was measured, in words.
-        protocol_name: The protocol's name, where the file has one.
-        name: Of the test.
-        folder: The test's folder.
-        lower_is_better: Metrics that are better the lower they are.
+        seed: Of its training; None where it is not recorded.
         sets: By name.
-        network: What is known of it.
-        remarks: How else it was tested, in words.
     """
 
+    file: ResultsFile
+    folder: Path
     row: str
     label: str
     seed: int | None
-    scale: int
-    protocol: str
-    protocol_name: str | None
-    name: str
-    folder: Path
-    lower_is_better: list[str]
     sets: dict[str, Measured]
-    network: Network
-    remarks: list[str] = []
+
+    @property
+    def scale(self) -> int:
+        """Super-resolution factor."""
+        return self.file.scale
+
+    @property
+    def metrics(self) -> dict[str, MetricProtocol]:
+        """How was measured."""
+        return self.file.metrics
+
+    @property
+    def network(self) -> NetworkFacts:
+        """What is known of the network."""
+        return self.file.networks.get(self.row, NetworkFacts())
+
+    @property
+    def conditions(self) -> list[str]:
+        """How else it was tested, in words."""
+        return [note.text for note in self.file.notes if note.row == self.row and note.kind != 'left_out']
 
     @property
     def options(self) -> dict[str, Any] | None:
@@ -137,7 +227,7 @@ class Tested(BaseModel):
         return experiment_of(self.network.checkpoint) if self.network.checkpoint else None
 
 
-def read_results(path: Path, label: str | None = None) -> list[Tested]:
+def read_results(path: Path, label: str | None = None) -> list[ResultRow]:
     """Read one test.
 
     Args:
@@ -155,38 +245,23 @@ def read_results(path: Path, label: str | None = None) -> list[Tested]:
         raise UserError(f'{file}: {len(networks)} networks, so that they cannot all be called {label!r}')
     found = []
     for row in rows:
-        network = content.networks.get(row, Network())
-        training = content.training_of(row)
-        known_as = training.name if training else row
-        in_name = SEED.search(known_as)
+        network, training = content.networks.get(row, NetworkFacts()), content.training_of(row)
         seed = network.run.manual_seed if network.run else None
-        method = label_of(known_as, content.scale) + ('+' if network.self_ensemble and training else '')
-        found.append(
-            Tested(
-                row=row,
-                label=row if row == BICUBIC else label or method,
-                seed=int(in_name[1]) if seed is None and in_name else seed,
-                scale=content.scale,
-                protocol=content.protocol,
-                protocol_name=content.protocol_name,
-                name=content.name,
-                folder=file.parent,
-                lower_is_better=content.lower_is_better,
-                sets={dataset: by_row[row] for dataset, by_row in content.sets.items() if row in by_row},
-                network=network,
-                remarks=[note.removeprefix(f'{row}: ') for note in content.notes if note.startswith(f'{row}: ')],
-            )
-        )
+        method = method_label(training.name if training else row, content.scale, seed)
+        method += '+' if network.self_ensemble and training else ''
+        sets = {dataset: by_row[row] for dataset, by_row in content.sets.items() if row in by_row}
+        known_as = row if row == BICUBIC else label or method
+        found.append(ResultRow(file=content, folder=file.parent, row=row, label=known_as, seed=seed, sets=sets))
     return found
 
 
-def label_of(name: str, scale: int) -> str:
-    """The method's name in a run's: ``train_CLSD_x2_seed1`` at x2 is ``CLSD``."""
-    name = SEED.sub('', name).removeprefix('train_')
-    return re.sub(rf'_x{scale}(?=_|$)', '', name) or name
+def method_label(name: str, scale: int, seed: int | None) -> str:
+    """A run's name without what is recorded beside it: ``train_CLSD_x2_seed1`` at x2 with the seed 1 is ``CLSD``."""
+    recorded = (f'x{scale}', f'seed{seed}', f's{seed}')
+    return '_'.join(word for word in name.split('_') if word not in recorded).removeprefix('train_') or name
 
 
-def read_all(texts: Sequence[str]) -> list[Tested]:
+def read_all(texts: Sequence[str]) -> list[ResultRow]:
     """Read results given on a command line, as ``PATH`` or ``METHOD=PATH``."""
     found = []
     for text in without_comparisons(texts):
@@ -209,13 +284,13 @@ def without_comparisons(texts: Sequence[str]) -> list[str]:
     return left
 
 
-def _parse(file: Path) -> _File:
+def _parse(file: Path) -> ResultsFile:
     try:
-        return _File.model_validate_json(file.read_bytes())
+        return ResultsFile.model_validate_json(file.read_bytes())
     except OSError as error:
         raise UserError(f'{file}: cannot be read: {error.strerror}') from error
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = '.'.join(map(str, problem['loc']))
-        message = problem['msg'].removeprefix('Value error, ')
+        message = str(problem.get('ctx', {}).get('error', problem['msg']))
         raise UserError(f'{file}: not the results of a test: {where + ": " if where else ""}{message}') from error

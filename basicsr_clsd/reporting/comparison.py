@@ -2,83 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from basicsr_clsd.errors import UserError, suggest
-from basicsr_clsd.evaluation.results import BICUBIC, Tested
+from basicsr_clsd.evaluation.results import BICUBIC, ResultRow
 from basicsr_clsd.reporting.groups import Group, group
+from basicsr_clsd.reporting.model import Cell, Row, Table
 from basicsr_clsd.reporting.notes import notes_of
 from basicsr_clsd.reporting.paper import PaperTable, load_paper, paper_name
-from basicsr_clsd.reporting.statistics import LEVEL, Difference, mean_and_deviation, paired_difference
+from basicsr_clsd.reporting.statistics import LEVEL, mean_and_deviation, paired_difference
 
 BASELINE = 'EDSR'
-DIGITS = {'psnr': 3}
-
-
-@dataclass
-class Cell:
-    """One method on one set.
-
-    Args:
-        mean: Over images and seeds.
-        deviation: Over seeds; None for a single one.
-        rank: 1 best, 2 second best of the column at the digits shown, 0 neither.
-        difference: To the baseline.
-        paper: The paper's number.
-        paper_difference: The paper's difference to its baseline.
-    """
-
-    mean: float
-    deviation: float | None
-    rank: int = 0
-    difference: Difference | None = None
-    paper: float | None = None
-    paper_difference: float | None = None
-
-
-@dataclass
-class Row:
-    """One method: its cells by set; ``name`` is what the table calls it."""
-
-    name: str
-    group: Group
-    cells: dict[str, Cell]
-
-
-@dataclass
-class Table:
-    """One metric at one scale.
-
-    Args:
-        title: What it is.
-        scale: Super-resolution factor.
-        metric: Name of the metric.
-        sets: Columns.
-        rows: Bicubic, the paper's methods in its order, then the others as they came.
-        baseline: Label of the method that differences are to; None: there is none.
-        with_paper: Beside each cell is the paper's number.
-        notes: What to know of the numbers, printed under the table.
-    """
-
-    title: str
-    scale: int
-    metric: str
-    sets: list[str]
-    rows: list[Row]
-    baseline: str | None
-    with_paper: bool
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def digits(self) -> int:
-        """Decimals shown."""
-        return DIGITS.get(self.metric, 4)
 
 
 def compare(
-    tested: Sequence[Tested], baseline: str | None = None, paper: bool = False, metrics: Sequence[str] | None = None
+    tested: Sequence[ResultRow], baseline: str | None = None, paper: bool = False, metrics: Sequence[str] | None = None
 ) -> list[Table]:
     """Make the tables of any number of tests: for each scale one per metric, and with ``paper`` its Table 5.
 
@@ -112,11 +51,8 @@ def _baseline(groups: list[Group], label: str | None) -> Group | None:
 
 def _metrics(groups: list[Group], wanted: Sequence[str] | None) -> list[str]:
     tests = [tested for group in groups for tested in group.tested if tested.sets]
-    measured = [set(values.mean) for tested in tests for values in tested.sets.values()]
-    if len({tested.protocol for tested in tests}) > 1:  # one protocol by name, which does not speak of other metrics
-        measured.append({'psnr', 'ssim'})
-    first = next(iter(tests[0].sets.values())).mean
-    common = [metric for metric in first if all(metric in names for names in measured)]
+    measured = [tested.metrics.keys() & values.mean.keys() for tested in tests for values in tested.sets.values()]
+    common = [metric for metric in tests[0].metrics if all(metric in names for names in measured)]
     if not common:
         raise UserError(f'{tests[0].folder}: there is no metric that all of these results have')
     for metric in wanted or []:
@@ -166,7 +102,7 @@ def _table(  # noqa: PLR0913, PLR0917
         any(cell.paper is not None for row in rows for cell in row.cells.values()),
     )
     for name in sets:
-        lower = any(metric in tested.lower_is_better for each in groups for tested in each.tested)
+        lower = groups[0].tested[0].metrics[metric].better == 'lower'
         _rank([row.cells[name] for row in rows if name in row.cells], table.digits, lower)
     table.notes = notes_of(table, LEVEL)
     return table

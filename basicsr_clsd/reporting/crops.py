@@ -1,56 +1,67 @@
-"""Boxes in images: where to look, and what is in them."""
+"""Crops of one image by every method, as the paper's Fig. 4."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import cv2
-import numpy as np
-from basicsr.metrics import calculate_psnr
-from numpy.typing import NDArray
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
+from basicsr_clsd.errors import UserError
+from basicsr_clsd.evaluation.crops import Box, crop_psnr, in_color
 from basicsr_clsd.evaluation.metrics import Image
+from basicsr_clsd.reporting.figures import STYLE
 
-GRAY_PLANES = 2  # dimensions of a gray image
-
-
-class Box(NamedTuple):
-    """A part of an image in HR pixels, from its upper left corner."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-    def of(self, image: Image) -> Image:
-        """That part of an image."""
-        return image[self.top : self.top + self.height, self.left : self.left + self.width]
+BOX_COLOR = '#e6007e'
 
 
-def most_detailed(image: Image, side: int) -> Box:
-    """The square of an image (BGR) with the largest sum of gradient magnitudes."""
-    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
-    return _heaviest(np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)), side, side)
+def crop_figure(name: str, gt: Image, outputs: Mapping[str, Image], box: Box) -> Figure:
+    """The image with the box, and the crops of every method and of HR.
+
+    Under each crop stands its PSNR on Y in dB, the crop's own, without a border cut off; the best in bold.
+
+    Args:
+        name: What the image is called.
+        gt: HR, BGR or gray, uint8.
+        outputs: By method, of HR's size.
+        box: Where to look.
+
+    Raises:
+        UserError: The box does not lie in the image.
+    """
+    height, width = gt.shape[:2]
+    if min(box) < 0 or min(box.width, box.height) < 1 or box.left + box.width > width or box.top + box.height > height:
+        raise UserError(f'--box {" ".join(map(str, box))}: not within {name}, which is {width}x{height}')
+    gt, outputs = in_color(gt), {method: in_color(image) for method, image in outputs.items()}
+    values = {method: crop_psnr(box.of(image), box.of(gt)) for method, image in outputs.items()}
+    best = max(values.values())
+    crops = {**{method: box.of(image) for method, image in outputs.items()}, 'HR': box.of(gt)}
+    columns = -(-len(crops) // 2) if len(crops) > 3 else len(crops)  # noqa: PLR2004
+    rows = -(-len(crops) // columns)
+    side = 1.9
+    left = 0.75 * side * rows * min(width / height, 1.6)  # for orientation only, so it may be smaller
+    with mpl.rc_context({**STYLE, 'axes.grid': False}):
+        figure = Figure(figsize=(left + side * columns * box.width / box.height, rows * (side + 0.42)))
+        FigureCanvasAgg(figure)
+        figure.set_layout_engine('constrained', w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.01)
+        grid = figure.add_gridspec(rows, columns + 1, width_ratios=[left, *[side * box.width / box.height] * columns])
+        whole = figure.add_subplot(grid[:, 0])
+        _draw(whole, gt, name, interpolation='antialiased')
+        whole.add_patch(Rectangle((box.left - 0.5, box.top - 0.5), box.width, box.height, fill=False, color=BOX_COLOR))
+        for number, (method, crop) in enumerate(crops.items()):
+            axis = figure.add_subplot(grid[number // columns, number % columns + 1])
+            value = values.get(method)
+            weight = 'bold' if value is not None and f'{value:.2f}' == f'{best:.2f}' else 'normal'
+            _draw(axis, crop, method if value is None else f'{method}\n{value:.2f} dB', weight)
+    return figure
 
 
-def most_different(first: Image, second: Image, width: int, height: int) -> Box:
-    """The box of a size in which two images (uint8, one shape) differ most: the largest sum of squared differences."""
-    squares = (in_color(first).astype(np.float64) - in_color(second).astype(np.float64)) ** 2
-    return _heaviest(squares.sum(2), width, height)
-
-
-def _heaviest(values: NDArray[np.floating], width: int, height: int) -> Box:
-    """The box with the largest sum of values (H, W); a side that the image is too small for is the whole of it."""
-    width, height = min(width, values.shape[1]), min(height, values.shape[0])
-    total = cv2.integral(values)
-    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
-    top, left = np.unravel_index(np.argmax(sums), sums.shape)
-    return Box(int(left), int(top), width, height)
-
-
-def in_color(image: Image) -> Image:
-    """An image as BGR, if it is gray."""
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR).astype(np.uint8) if image.ndim == GRAY_PLANES else image
-
-
-def crop_psnr(crop: Image, gt: Image) -> float:
-    """PSNR in dB on Y (BT.601) of a crop (BGR, uint8) against HR's, without a border cut off."""
-    return float(calculate_psnr(crop, gt, crop_border=0, test_y_channel=True))
+def _draw(axis: Axes, image: Image, caption: str, weight: str = 'normal', interpolation: str = 'nearest') -> None:
+    axis.imshow(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), interpolation=interpolation)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_xlabel(caption, fontsize=9, weight=weight)
+    for spine in axis.spines.values():
+        spine.set_visible(False)

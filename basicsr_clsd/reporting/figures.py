@@ -35,9 +35,9 @@ FEW = 8  # points, which are then marked
 COLUMNS = 3
 WIDE = 30  # ratio of values above which powers of ten alone are labelled
 COSTS = {
-    'parameters': ('parameters (thousands)', 1e-3),
-    'macs_1280x720': ('multiply-adds for 1280×720 (billions)', 1e-9),
-    'latency_s': ('latency for 1280×720 (ms)', 1e3),
+    'parameters': ('parameters', 'thousands', 1e-3),
+    'macs_1280x720': ('multiply-adds for 1280×720', 'billions', 1e-9),
+    'latency_s': ('latency for 1280×720', 'ms', 1e3),
 }
 STYLE: dict[Any, Any] = {
     'font.size': 9,
@@ -147,11 +147,11 @@ def cost(groups: Sequence[Group], against: str, dataset: str) -> Figure | None:
     ]
     if not points:
         return None
-    label, factor = COSTS[against]
+    label, unit, factor = COSTS[against]
     figure, (axis,) = _figure(1)
     for (amount, mean, deviation, name), color in zip(points, cycle(COLORS)):  # noqa: B905  (colours go round)
         axis.errorbar(amount * factor, mean, deviation, color=color, marker='o', capsize=3, label=name)
-    axis.set_xlabel(label)
+    axis.set_xlabel(f'{label} ({unit})')
     axis.set_ylabel('PSNR (dB)')
     axis.set_title(f'{dataset} x{groups[0].scale}', fontsize=9)
     axis.xaxis.set_major_locator(MaxNLocator(5))

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from basicsr_clsd.config.protocols import PROTOCOLS
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.evaluation.results import BICUBIC, Tested
+from basicsr_clsd.evaluation.results import BICUBIC, ResultRow
 from basicsr_clsd.reporting.statistics import Array
 
 SAME_IMAGES = 2e-3  # dB and less: what rounding of one and the same bicubic upscaling may do
@@ -20,7 +19,7 @@ class Group:
 
     label: str
     scale: int
-    tested: list[Tested]
+    tested: list[ResultRow]
 
     @property
     def seeds(self) -> list[int | None]:
@@ -38,7 +37,7 @@ class Group:
         return all(dataset in tested.sets and metric in tested.sets[dataset].mean for tested in self.tested)
 
 
-def group(tested: Sequence[Tested]) -> list[Group]:
+def group(tested: Sequence[ResultRow]) -> list[Group]:
     """Tests by method and scale, in the order in which they came; of bicubic upscaling one test per set is enough.
 
     Raises:
@@ -65,7 +64,7 @@ def group(tested: Sequence[Tested]) -> list[Group]:
     return list(groups.values())
 
 
-def _is_same(first: Tested, second: Tested) -> bool:
+def _is_same(first: ResultRow, second: ResultRow) -> bool:
     """Whether two tests of one method are of one training, as far as is known."""
     if first.seed is not None or second.seed is not None:
         return first.seed == second.seed
@@ -73,7 +72,7 @@ def _is_same(first: Tested, second: Tested) -> bool:
     return one == other
 
 
-def named_tests(groups: Sequence[Group]) -> list[tuple[str, Tested]]:
+def named_tests(groups: Sequence[Group]) -> list[tuple[str, ResultRow]]:
     """Every test with its method's name, and its seed where there are several of a method at a scale."""
     named = []
     for each in groups:
@@ -83,7 +82,7 @@ def named_tests(groups: Sequence[Group]) -> list[tuple[str, Tested]]:
     return named
 
 
-def _check_bicubic(first: Tested, second: Tested) -> None:
+def _check_bicubic(first: ResultRow, second: ResultRow) -> None:
     """Bicubic upscaling needs no training: where it differs, the images do."""
     for name in first.sets.keys() & second.sets.keys():
         one, other = first.sets[name].images, second.sets[name].images
@@ -97,22 +96,19 @@ def _check_bicubic(first: Tested, second: Tested) -> None:
                 )
 
 
-def _check_alike(tested: Sequence[Tested]) -> None:
-    """All tests of a scale by one protocol, and on the same images."""
-    by_scale: dict[int, Tested] = {}
-    images: dict[tuple[int, str], tuple[Tested, set[str]]] = {}
+def _check_alike(tested: Sequence[ResultRow]) -> None:
+    """Each metric of the tests of a scale measured alike, and on the same images."""
+    by_scale: dict[int, ResultRow] = {}
+    images: dict[tuple[int, str], tuple[ResultRow, set[str]]] = {}
     for each in tested:
         first = by_scale.setdefault(each.scale, each)
-        if each.protocol != first.protocol and not _of_one_name(each, first):
-            raise UserError(
-                f'{each.folder}: measured otherwise ({each.protocol}) than {first.folder} ({first.protocol})'
-            )
+        for metric in each.metrics.keys() & first.metrics.keys():
+            if each.metrics[metric] != first.metrics[metric]:
+                raise UserError(
+                    f'{each.folder}: {metric} was measured otherwise ({each.metrics[metric].text()}) than in '
+                    f'{first.folder} ({first.metrics[metric].text()})'
+                )
         for name, measured in each.sets.items():
             other, names = images.setdefault((each.scale, name), (each, set(measured.images)))
             if set(measured.images) != names:
                 raise UserError(f'{each.folder}: {name} is not the same images as in {other.folder}')
-
-
-def _of_one_name(first: Tested, second: Tested) -> bool:
-    """Whether two tests are of one protocol by name, though one may have measured more than its PSNR and SSIM."""
-    return first.protocol_name == second.protocol_name and first.protocol_name in PROTOCOLS

@@ -1,7 +1,6 @@
 """The report: one HTML file with tables, curves, options and an image viewer, which needs no network."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,15 @@ from matplotlib.figure import Figure
 from basicsr_clsd import __version__
 from basicsr_clsd.engine.records import FILE as METRICS
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.evaluation.results import BICUBIC, FILE, Tested, read_all, without_comparisons
+from basicsr_clsd.evaluation.results import BICUBIC, FILE, ResultRow, read_all, without_comparisons
+from basicsr_clsd.evaluation.tables import NOTHING, Grid, cost_grid
 from basicsr_clsd.reporting.comparison import compare
 from basicsr_clsd.reporting.figures import COSTS, cost, head_blocks, inline_svg, loss_curves, validation_curves
 from basicsr_clsd.reporting.groups import Group, group, named_tests
 from basicsr_clsd.reporting.notes import flat
 from basicsr_clsd.reporting.runs import TrainingRun, is_training, read_training
-from basicsr_clsd.reporting.tables import NOTHING, Entry, Grid, grids
-from basicsr_clsd.reporting.viewer import ViewerData, describe, viewer_data
+from basicsr_clsd.reporting.tables import grids
+from basicsr_clsd.reporting.viewer import ViewerData, pictures_note, viewer_data
 
 TEMPLATES = Path(__file__).with_name('page')
 SCRIPTS = ('metrics.js', 'camera.js', 'pictures.js', 'viewer.js', 'controls.js')  # in the order of their needs
@@ -33,7 +33,7 @@ PHONE = 5  # inches; a wider figure is to be moved from side to side there
 class Sources:
     """What a report is made of: rows of tests, and trainings."""
 
-    tested: list[Tested]
+    tested: list[ResultRow]
     runs: list[TrainingRun]
 
 
@@ -94,7 +94,7 @@ def report_page(sources: Sources, title: str, folder: Path, limit: int, paper: b
         tables=[{'title': table.title, 'grids': grids(table), 'notes': table.notes} for table in tables],
         sheets=_sheets(named, data),
         scenes=_json({'scenes': data.scenes}) if data.scenes else None,
-        image_note=describe(data, limit),
+        image_note=pictures_note(data, limit),
         figures=_figures(groups, sources.runs),
         costs=_costs(groups),
         runs=[{'name': run.name, 'yaml': yaml.safe_dump(run.options, sort_keys=False)} for run in sources.runs],
@@ -112,9 +112,9 @@ def _json(values: Any) -> Markup:
     return Markup(json.dumps(values, ensure_ascii=False).replace('<', '\\u003c'))  # noqa: S704
 
 
-def _sheets(named: Sequence[tuple[str, Tested]], data: ViewerData) -> list[dict[str, Any]]:
+def _sheets(named: Sequence[tuple[str, ResultRow]], data: ViewerData) -> list[dict[str, Any]]:
     """PSNR and SSIM of every image, one sheet per set and scale."""
-    sheets: dict[tuple[int, str], dict[str, Tested]] = {}
+    sheets: dict[tuple[int, str], dict[str, ResultRow]] = {}
     for name, tested in named:
         for dataset in tested.sets:
             sheets.setdefault((tested.scale, dataset), {})[name] = tested
@@ -149,8 +149,8 @@ def _figures(groups: Sequence[Group], runs: Sequence[TrainingRun]) -> list[dict[
     for scale in sorted({each.scale for each in groups}):
         of_scale = [each for each in groups if each.scale == scale]
         dataset = next(iter(of_scale[0].tested[0].sets))
-        for against, (label, _) in COSTS.items():
-            made.append((f'PSNR against {re.sub(r" [(].*", "", label)}, x{scale}', cost(of_scale, against, dataset)))
+        for against, (label, _, _) in COSTS.items():
+            made.append((f'PSNR against {label}, x{scale}', cost(of_scale, against, dataset)))
     return [
         {
             'title': title,
@@ -164,23 +164,13 @@ def _figures(groups: Sequence[Group], runs: Sequence[TrainingRun]) -> list[dict[
 
 def _costs(groups: Sequence[Group]) -> Grid | None:
     """What the networks cost, as far as the tests know."""
-    rows = []
-    for each in groups:
-        network = each.tested[0].network
-        if each.label != BICUBIC and any((network.parameters, network.macs_1280x720, network.latency_s)):
-            cells = [
-                (network.parameters, 1, ',.0f', ''),
-                (network.macs_1280x720, 1e-9, ',.1f', ' G'),
-                (network.latency_s, 1e3, ',.0f', ' ms'),
-                (network.peak_bytes, 2**-20, ',.0f', ' MiB'),
-            ]
-            shown = [
-                NOTHING if value is None else f'{value * factor:{form}}{unit}' for value, factor, form, unit in cells
-            ]
-            shown.append(network.latency_size or NOTHING)
-            rows.append([Entry(text) for text in (f'{each.label} x{each.scale}', *shown)])
-    head = ['network', 'parameters', 'multiply-adds for 1280×720', 'latency', 'peak memory', 'measured on']
-    return Grid(head, rows) if rows else None
+    known = {
+        f'{each.label} x{each.scale}': network
+        for each in groups
+        for network in [each.tested[0].network]
+        if each.label != BICUBIC and any((network.parameters, network.macs_1280x720, network.latency_s))
+    }
+    return cost_grid(known) if known else None
 
 
 def _differences(runs: Sequence[TrainingRun]) -> list[tuple[str, list[str]]]:

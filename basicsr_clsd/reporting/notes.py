@@ -1,16 +1,14 @@
 """What is to be known of a table's numbers, in words under it."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from basicsr_clsd.evaluation.results import BICUBIC
+from basicsr_clsd.evaluation.results import BICUBIC, protocol_text
+from basicsr_clsd.reporting.groups import Group
+from basicsr_clsd.reporting.model import Table
 from basicsr_clsd.reporting.paper import load_paper
-
-if TYPE_CHECKING:
-    from basicsr_clsd.reporting.comparison import Table
-    from basicsr_clsd.reporting.groups import Group
 
 # What may differ between the seeds of one method without making it another one.
 OF_NO_MATTER = ('name', 'manual_seed', 'num_gpu', 'path', 'logger', 'val', 'dist_params')
@@ -26,13 +24,13 @@ def flat(values: Mapping[str, Any], above: str = '') -> dict[str, Any]:
     return found
 
 
-def notes_of(table: 'Table', level: float) -> list[str]:
+def notes_of(table: Table, level: float) -> list[str]:
     """The notes of a table that has its cells: protocol, seeds, intervals, and what is not like the paper's."""
     groups = [row.group for row in table.rows]
     networks = [each for each in groups if each.label != BICUBIC]
     first = groups[0].tested[0]
-    notes = [f'{first.protocol_name}: {first.protocol}' if first.protocol_name else first.protocol]
-    notes += _remarks(networks) + _left_out(table) + _seeds(networks)
+    notes = [protocol_text({table.metric: first.metrics[table.metric]}, first.file.protocol_name)]
+    notes += _conditions(networks) + _left_out(table) + _seeds(networks)
     if table.baseline and len(networks) > 1:
         single = any(len(each.tested) == 1 for each in networks)
         of = 'images; one seed says nothing of others' if single else 'images and seeds'
@@ -57,16 +55,16 @@ def notes_of(table: 'Table', level: float) -> list[str]:
     return notes
 
 
-def _remarks(groups: 'list[Group]') -> list[str]:
+def _conditions(groups: list[Group]) -> list[str]:
     """Self-ensemble, tiles, and what else tests say of a network."""
     said: dict[str, list[str]] = {}
     for group in groups:
-        for remark in dict.fromkeys(remark for tested in group.tested for remark in tested.remarks):
-            said.setdefault(remark, []).append(group.label)
-    return [f'{", ".join(labels)}: {remark}' for remark, labels in said.items()]
+        for condition in dict.fromkeys(condition for tested in group.tested for condition in tested.conditions):
+            said.setdefault(condition, []).append(group.label)
+    return [f'{", ".join(labels)}: {condition}' for condition, labels in said.items()]
 
 
-def _left_out(table: 'Table') -> list[str]:
+def _left_out(table: Table) -> list[str]:
     """Images that are not in a mean, since their values are not finite."""
     said: dict[str, list[str]] = {}
     for name in table.sets:
@@ -79,7 +77,7 @@ def _left_out(table: 'Table') -> list[str]:
     return [f'{what} are not in the mean of {", ".join(labels)}: not finite' for what, labels in said.items()]
 
 
-def _seeds(groups: 'list[Group]') -> list[str]:
+def _seeds(groups: list[Group]) -> list[str]:
     if all(len(each.tested) == 1 for each in groups):
         return ['one training of each method'] if groups else []
     counts = sorted({len(each.tested) for each in groups})
@@ -87,7 +85,7 @@ def _seeds(groups: 'list[Group]') -> list[str]:
     return [f'mean ± standard deviation over {shown} seeds']
 
 
-def _unequal(group: 'Group') -> list[str]:
+def _unequal(group: Group) -> list[str]:
     """Trainings that are called one method and are not."""
     runs = [tested.network.run for tested in group.tested if tested.network.run and tested.options]
     options = [flat({**(run.options or {}), 'iteration': run.iteration}) for run in runs]
@@ -96,7 +94,7 @@ def _unequal(group: 'Group') -> list[str]:
     return [f'the trainings of {group.label} differ in {", ".join(differing)}, too'] if differing else []
 
 
-def _other_settings(groups: 'list[Group]') -> list[str]:
+def _other_settings(groups: list[Group]) -> list[str]:
     """Where the trainings are not the paper's."""
     by_difference: dict[str, list[str]] = {}
     for group in groups:

@@ -1,21 +1,17 @@
 """Tables of a comparison on the console, in Markdown, LaTeX and CSV."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table as ConsoleTable
 from rich.text import Text
 
 from basicsr_clsd.evaluation.results import BICUBIC, TABLES
-from basicsr_clsd.reporting.comparison import Cell, Row, Table
+from basicsr_clsd.evaluation.tables import NOTHING, Entry, Grid, csv_text
+from basicsr_clsd.reporting.model import Cell, Row, Table
 from basicsr_clsd.runtime.files import write_text
 
-NOTHING = '–'
 LATEX = str.maketrans(
     {
         '\\': r'\textbackslash{}',
@@ -33,22 +29,6 @@ LATEX = str.maketrans(
         '−': '$-$',
     }
 )
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What stands in one place of a table; ``rank`` 1 is the best of its column, 2 the second best."""
-
-    text: str
-    rank: int = 0
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table as it is shown: a head, and rows whose first entry is a name."""
-
-    head: list[str]
-    rows: list[list[Entry]]
 
 
 def grids(table: Table) -> list[Grid]:
@@ -106,29 +86,17 @@ def print_tables(tables: Sequence[Table], console: Console) -> None:
     """Print all tables, best in bold, second best underlined, with their notes."""
     for table in tables:
         for grid in grids(table):
-            # As `Text`, or brackets would be taken for styles.
-            shown = ConsoleTable()
-            for number, title in enumerate(grid.head):
-                shown.add_column(Text(title), justify='left' if number == 0 else 'right')
-            for row in grid.rows:
-                shown.add_row(*(Text(entry.text, style=('', 'bold', 'underline')[entry.rank]) for entry in row))
-            console.print(shown)
+            grid.print(console)
         console.print(Text('\n'.join(table.notes)))
 
 
 def markdown(tables: Sequence[Table]) -> str:
     """All tables in Markdown: best bold, second best italic."""
-    marks = ('', '**', '*')
     parts = []
     for table in tables:
-        parts.append(f'## {table.title}')
-        for grid in grids(table):
-            lines = [_markdown_row(grid.head), _markdown_row(['---', *('---:' for _ in grid.head[1:])])]
-            for row in grid.rows:
-                lines.append(_markdown_row([f'{marks[entry.rank]}{entry.text}{marks[entry.rank]}' for entry in row]))
-            parts.append('\n'.join(lines))
-        parts.append('\n'.join(f'- {note}' for note in ['best **bold**, second best *italic*', *table.notes]))
-    return '\n\n'.join(parts) + '\n'
+        notes = ''.join(f'- {note}\n' for note in ['best **bold**, second best *italic*', *table.notes])
+        parts += [f'## {table.title}\n', *(grid.markdown() for grid in grids(table)), notes]
+    return '\n'.join(parts)
 
 
 def latex(tables: Sequence[Table]) -> str:
@@ -155,21 +123,17 @@ def latex(tables: Sequence[Table]) -> str:
 
 def as_csv(tables: Sequence[Table]) -> str:
     """All numbers with all digits: one line per table, method and set; what there is none of is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(
-        'table scale metric set method seeds mean deviation rank baseline difference low high images'.split()
-        + ['paper', 'paper_difference']
-    )
+    head = 'table scale metric set method seeds mean deviation rank baseline difference low high images'.split()
+    rows = []
     for table in tables:
         for row in table.rows:
             for name, cell in row.cells.items():
                 found = cell.difference
                 numbers = [found.mean, found.low, found.high, found.images] if found else [None] * 4
                 values = [table.title, table.scale, table.metric, name, row.group.label, len(row.group.tested)]
-                values += [repr(cell.mean), cell.deviation, cell.rank or None, table.baseline if found else None]
-                writer.writerow([*values, *numbers, cell.paper, cell.paper_difference])
-    return text.getvalue()
+                values += [cell.mean, cell.deviation, cell.rank or None, table.baseline if found else None]
+                rows.append([*values, *numbers, cell.paper, cell.paper_difference])
+    return csv_text([*head, 'paper', 'paper_difference'], rows)
 
 
 def write_tables(tables: Sequence[Table], folder: Path) -> None:
@@ -177,10 +141,6 @@ def write_tables(tables: Sequence[Table], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in (('md', markdown(tables)), ('tex', latex(tables)), ('csv', as_csv(tables))):
         write_text(text, folder / f'{TABLES}.{suffix}')
-
-
-def _markdown_row(texts: Sequence[str]) -> str:
-    return f'| {" | ".join(text.replace("|", chr(92) + "|") for text in texts)} |'
 
 
 def _latex(text: str) -> str:

@@ -22,9 +22,11 @@ import basicsr_clsd
 from basicsr_clsd.archs import EDSRHeads
 from basicsr_clsd.config import load
 from basicsr_clsd.config.components import Metric
+from basicsr_clsd.evaluation.benchmark import left_out_notes
+from basicsr_clsd.evaluation.crops import most_detailed
 from basicsr_clsd.evaluation.metrics import Scores, bicubic, measure
-from basicsr_clsd.evaluation.report import Report
-from basicsr_clsd.reporting.crops import most_detailed
+from basicsr_clsd.evaluation.results import Measured, MetricProtocol, ResultsFile
+from basicsr_clsd.evaluation.tables import BenchmarkResult
 
 EDSR_ARGUMENTS = {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 2}
 PROTOCOL = {
@@ -115,8 +117,12 @@ def test_all_that_is_asked_for_is_written_and_agrees(options, run_test, data, st
         'comparison_Flowers.png', 'comparison_Two.png',
     }  # fmt: skip
     assert (content['name'], content['scale']) == ('student', 2)
-    assert content['checkpoint'] == str(data / 'net_g.pth')
-    assert content['protocol'] == 'psnr and ssim on Y of YCbCr, 2 pixels of border cut'
+    assert content['networks']['student']['checkpoint'] == str(data / 'net_g.pth')
+    on_y = {'color': 'y', 'border': 2, 'arguments': {}, 'better': 'higher'}
+    assert content['metrics'] == {name: {'type': f'calculate_{name}', **on_y} for name in ('psnr', 'ssim')}
+    assert {name: section['dataroot_gt'] for name, section in content['data'].items()} == {
+        name: str(data / name / 'HR') for name in SETS
+    }
     assert list(content['sets']) == list(SETS)
     for name, count in SETS.items():
         assert list(content['sets'][name]) == ['bicubic', 'student']
@@ -167,8 +173,10 @@ def assert_tables_agree(folder: Path, printed: str) -> None:
             mean = content['sets'][name][row[0]]['mean']
             assert cell == f'{float(mean["psnr"]):.2f} / {float(mean["ssim"]):.4f}'
             assert cell in printed
-    assert f'{content["protocol_name"]}: {content["protocol"]}.  ' in lines
-    assert f'{content["protocol_name"]}: {content["protocol"]}' in printed
+    how = content['metrics']['psnr']
+    channel = 'Y of YCbCr' if how['color'] == 'y' else 'RGB'
+    protocol = f'{content["protocol_name"]}: psnr and ssim on {channel}, {how["border"]} pixels of border cut'
+    assert f'{protocol}.  ' in lines and protocol in printed
     weights = ', '.join(f'{name}: `{facts["checkpoint"]}`' for name, facts in content['networks'].items())
     assert f'Weights: {weights}.' in lines
 
@@ -322,7 +330,7 @@ def test_options_of_basicsr_test_unchanged(run_test, data, tmp_path):
     run_test(yaml.safe_load(stock))
     folder = tmp_path / 'results' / 'EDSR_stock'
     content = results(folder)
-    assert content['protocol'] == 'psnr and ssim on RGB, 2 pixels of border cut'
+    assert [(how['color'], how['border']) for how in content['metrics'].values()] == [('rgb', 2)] * 2
     image = read(folder / 'visualization' / 'Flowers' / 'img1_EDSR_stock.png')
     error = (image.astype(float) - read(data / 'Flowers' / 'HR' / 'img1.png'))[2:-2, 2:-2]
     expected = 10 * math.log10(255**2 / np.mean(error**2))
@@ -349,7 +357,7 @@ def test_perfect_images_give_an_infinite_psnr_and_valid_json(options, run_test, 
     out = run_test({**options, 'datasets': {'test_1': {'name': 'Flat', **roots}}})
     folder = tmp_path / 'results' / 'student'
     bicubic_scores = results(folder)['sets']['Flat']['bicubic']
-    assert bicubic_scores['mean']['psnr'] == bicubic_scores['images']['a']['psnr'] == 'inf'
+    assert bicubic_scores['mean']['psnr'] == bicubic_scores['images']['a']['psnr'] == 'Infinity'
     assert bicubic_scores['mean']['ssim'] == pytest.approx(1)
     assert_tables_agree(folder, out)
 
@@ -375,23 +383,36 @@ def test_luma_alone_is_tested_and_pictured(options, run_test, tmp_path, data):
     assert read(folder / 'comparison_Two.png').std() > 10
 
 
-def test_report_without_a_run():
+def test_tables_without_a_run():
     scores = {
         'A': {
             'bicubic': Scores({'x, "1"': {'psnr': 30.005, 'niqe': math.nan}, 'y': {'psnr': math.inf, 'niqe': 1.0}}),
             'net': Scores({'x, "1"': {'psnr': 31.0, 'niqe': 3.0}, 'y': {'psnr': 32.0, 'niqe': 2.0}}),
         }
     }
-    report = Report('net', 'net.pth', 3, 'in some way', scores)
-    assert report.rows() == [['x3', 'A psnr / niqe'], ['bicubic', '30.00 / 1.00'], ['net', '31.50 / 2.50']]
-    assert report.notes() == [
-        'custom: in some way',
-        'A, bicubic: psnr is infinite, the image is equal to HR: 1 of 2 (y); is not in the mean',
-        'A, bicubic: niqe is undefined, the image too small for it: 1 of 2 (x, "1"); is not in the mean',
+    file = ResultsFile(
+        version=2,
+        name='net',
+        scale=3,
+        metrics={name: MetricProtocol(type=f'calculate_{name}', border=1) for name in ('psnr', 'niqe')},
+        sets={'A': {row: Measured(mean=of_row.mean(), images=of_row.images) for row, of_row in scores['A'].items()}},
+        notes=[note for row, of_row in scores['A'].items() for note in left_out_notes('A', row, of_row)],
+    )
+    report = BenchmarkResult(file)
+    grid = report.grid()
+    assert grid.head == ['x3', 'A psnr / niqe']
+    assert [[entry.text for entry in row] for row in grid.rows] == [
+        ['bicubic', '30.00 / 1.00'],
+        ['net', '31.50 / 2.50'],
     ]
-    content = json.loads(report.json(), parse_constant=pytest.fail)
+    assert report.notes() == [
+        'custom: psnr and niqe on RGB, 1 pixels of border cut',
+        'bicubic: psnr of A is infinite, the image is equal to HR: 1 of 2 (y); is not in the mean',
+        'bicubic: niqe of A is undefined, the image too small for it: 1 of 2 (x, "1"); is not in the mean',
+    ]
+    content = json.loads(file.model_dump_json(), parse_constant=pytest.fail)
     assert content['sets']['A']['bicubic']['images'] == {
-        'x, "1"': {'psnr': 30.005, 'niqe': 'nan'}, 'y': {'psnr': 'inf', 'niqe': 1.0}
+        'x, "1"': {'psnr': 30.005, 'niqe': 'NaN'}, 'y': {'psnr': 'Infinity', 'niqe': 1.0}
     }  # fmt: skip
     rows = list(csv.reader(report.csv().splitlines()))
     assert ['A', 'net', 'x, "1"', 'psnr', '31.0'] in rows and ['A', 'net', 'mean', 'niqe', '2.5'] in rows

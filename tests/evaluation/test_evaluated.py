@@ -124,7 +124,7 @@ def test_tiles_give_the_numbers_of_the_whole_image(benchmark_options, tested, fi
     benchmark_options['val']['tile'] = 7
     tiled = tested(benchmark_options)
     assert tiled['networks']['first']['tile'] == 7 and tiled['networks']['first']['tile_overlap'] == 6
-    assert 'first: tiles of 7 pixels, overlap 6' in tiled['notes']
+    assert {'row': 'first', 'kind': 'tiles', 'text': 'tiles of 7 pixels, overlap 6'} in tiled['notes']
     for name, by_method in whole['sets'].items():
         for method, scores in by_method.items():
             # To the rounding of values between two bytes.
@@ -148,9 +148,9 @@ def test_self_ensemble_of_one_row_or_all(benchmark_options, tested, files, tmp_p
     plain, ensemble = (content['networks'][name] for name in ('EDSR', 'EDSR+'))
     assert ensemble['macs_1280x720'] == 8 * plain['macs_1280x720']
     assert (plain['self_ensemble'], ensemble['self_ensemble']) == (False, True)
-    note = 'EDSR+: mean of 8 turned and mirrored images (self-ensemble)'
-    assert note in content['notes']
-    assert f'{note}.' in (tmp_path / 'results' / 'several' / 'results.md').read_text(encoding='utf-8')
+    text = 'mean of 8 turned and mirrored images (self-ensemble)'
+    assert content['notes'] == [{'row': 'EDSR+', 'kind': 'self_ensemble', 'text': text}]
+    assert f'EDSR+: {text}.' in (tmp_path / 'results' / 'several' / 'results.md').read_text(encoding='utf-8')
     benchmark_options['val']['self_ensemble'] = True
     rows['EDSR']['self_ensemble'] = False
     del rows['EDSR+']['self_ensemble']
@@ -255,8 +255,8 @@ def test_values_that_are_not_finite_are_told(benchmark_options, files, tmp_path,
 
 def test_json_is_for_programs(benchmark_options, tested, files, tmp_path):
     content = tested({**benchmark_options, 'networks': networks(files)})
-    assert (content['version'], content['name'], content['protocol_name']) == (1, 'several', 'y_crop_scale')
-    assert content['checkpoint'] == files['first']
+    assert (content['version'], content['name'], content['protocol_name']) == (2, 'several', 'y_crop_scale')
+    assert content['networks']['first']['checkpoint'] == files['first']
     text = (tmp_path / 'results' / 'several' / 'results.json').read_text(encoding='utf-8')
     assert 'NaN' not in text and 'Infinity' not in text
     assert json.loads(text) == content
@@ -279,12 +279,12 @@ def test_smallest_tiles_of_any_process_are_told(benchmark_options, files):
     methods = load_models(options)[:3]
     methods[1].tiles.used = Tiling(40, 32, True)
     sets = {'Two': build_dataset(options, options.datasets['test_1'], 'test')}
-    report = Benchmark(options, methods, sets, Two()).run(Console(quiet=True))
-    assert report.remarks == [
-        'first: tiles of 50 pixels, overlap 6',
-        'second: tiles of 25 pixels, overlap 32, not the result of the whole image',
+    results = Benchmark(options, methods, sets, Two()).run(Console(quiet=True))
+    assert [(note.row, note.text) for note in results.notes if note.kind == 'tiles'] == [
+        ('first', 'tiles of 50 pixels, overlap 6'),
+        ('second', 'tiles of 25 pixels, overlap 32, not the result of the whole image'),
     ]
-    assert [facts['tile'] for facts in report.networks.values()] == [50, 25, None]
+    assert [facts.tile for facts in results.networks.values()] == [50, 25, None]
 
 
 def test_a_distilled_student_is_tested_without_its_teacher(benchmark_options, tested, files):

@@ -43,7 +43,7 @@ def test_smaller_tiles_when_memory_really_runs_out(large, tested, run_command, w
     tile = little['networks']['wide']['tile']
     assert tile in (250, 125, 63, 32)
     assert f'wide: memory ran out; going on in tiles of {tile} pixels' in ended.out + ended.err
-    assert little['notes'] == [f'wide: tiles of {tile} pixels, overlap 6']
+    assert little['notes'] == [{'row': 'wide', 'kind': 'tiles', 'text': f'tiles of {tile} pixels, overlap 6'}]
     mean, expected = (content['sets']['Large']['wide']['mean'] for content in (little, whole))
     assert mean['psnr'] == pytest.approx(expected['psnr'], abs=1e-3)
     assert mean['ssim'] == pytest.approx(expected['ssim'], abs=1e-4)
@@ -56,6 +56,9 @@ def test_an_output_of_1280x720_that_does_not_fit_costs_no_result(large, run_comm
     assert ended.code == 0, ended.err
     content = results(tmp_path, large['name'])
     assert content['networks']['wide']['latency_failure'] == 'memory ran out'
-    note = 'wide: tiles of 64 pixels, overlap 6, no time and memory of an output of 1280x720: memory ran out'
-    assert content['notes'] == [note]
-    assert note in ended.out
+    text = 'no time and memory of an output of 1280x720: memory ran out'
+    assert content['notes'] == [
+        {'row': 'wide', 'kind': 'tiles', 'text': 'tiles of 64 pixels, overlap 6'},
+        {'row': 'wide', 'kind': 'no_latency', 'text': text},
+    ]
+    assert f'wide: {text}' in ended.out

@@ -13,7 +13,7 @@ from helpers.students import ARGUMENTS
 from basicsr_clsd.config import Options, check
 from basicsr_clsd.config.components import Metric
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.evaluation import perceptual
+from basicsr_clsd.evaluation import metrics
 from basicsr_clsd.evaluation.metrics import measure
 
 LPIPS = {'type': 'calculate_pyiqa', 'metric': 'lpips', 'crop_border': 2, 'better': 'lower'}
@@ -40,9 +40,9 @@ def pyiqa(monkeypatch):
     module.__spec__ = importlib.machinery.ModuleSpec('pyiqa', None)
     setattr(module, 'create_metric', create_metric)  # noqa: B010  (a module has no such attribute for pyright)
     monkeypatch.setitem(sys.modules, 'pyiqa', module)
-    perceptual._metric.cache_clear()
+    metrics._metric.cache_clear()
     yield made
-    perceptual._metric.cache_clear()
+    metrics._metric.cache_clear()
 
 
 def options(**metrics) -> Options:

@@ -11,8 +11,9 @@ from helpers.students import ARGUMENTS, student
 from basicsr_clsd.config import Options, check, load, write_resolved
 from basicsr_clsd.config.protocols import name_of
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.evaluation.benchmark import protocol_name
 from basicsr_clsd.evaluation.metrics import measure
-from basicsr_clsd.evaluation.report import describe, protocol_name
+from basicsr_clsd.evaluation.results import MetricProtocol, protocol_text
 
 NIQE = {'type': 'calculate_niqe', 'crop_border': 2}
 
@@ -49,11 +50,15 @@ def test_channels_and_border_of_a_protocol(name, scale):
     assert list(values) == ['psnr', 'ssim'] and 0 < values['ssim'] < 1
 
 
+def words(options: Options) -> str:
+    return protocol_text({name: MetricProtocol.of(metric) for name, metric in options.val.metrics.items()}, 'name')
+
+
 def test_name_and_words():
     assert protocol_name(options()) == 'y_crop_scale'
-    assert describe(options(3)) == 'psnr and ssim on Y of YCbCr, 3 pixels of border cut'
+    assert words(options(3)) == 'name: psnr and ssim on Y of YCbCr, 3 pixels of border cut'
     assert protocol_name(options(protocol='edsr_div2k_rgb')) == 'edsr_div2k_rgb'
-    assert describe(options(4, protocol='edsr_div2k_rgb')) == 'psnr and ssim on RGB, 10 pixels of border cut'
+    assert words(options(4, protocol='edsr_div2k_rgb')) == 'name: psnr and ssim on RGB, 10 pixels of border cut'
 
 
 def test_name_of_metrics_that_are_written_out():
@@ -106,15 +111,16 @@ def test_small_constant_and_equal_images_in_a_table(benchmark_options, tested, t
     content = tested(benchmark_options, '--checkpoints', str(tmp_path / 'net.pth'))
     bicubic = content['sets']['Odd']['bicubic']
     images = bicubic['images']
-    assert (images['flat']['psnr'], images['tiny']['ssim']) == ('inf', 'nan')
+    assert (images['flat']['psnr'], images['tiny']['ssim']) == ('Infinity', 'NaN')
     assert images['flat']['ssim'] == pytest.approx(1)
     assert bicubic['mean']['psnr'] == pytest.approx((images['noise']['psnr'] + images['tiny']['psnr']) / 2)
     assert bicubic['mean']['ssim'] == pytest.approx((images['noise']['ssim'] + images['flat']['ssim']) / 2)
     notes = [
-        'Odd, bicubic: psnr is infinite, the image is equal to HR: 1 of 3 (flat); is not in the mean',
-        'Odd, bicubic: ssim is undefined, the image too small for it: 1 of 3 (tiny); is not in the mean',
-        'Odd, net: ssim is undefined, the image too small for it: 1 of 3 (tiny); is not in the mean',
+        'bicubic: psnr of Odd is infinite, the image is equal to HR: 1 of 3 (flat); is not in the mean',
+        'bicubic: ssim of Odd is undefined, the image too small for it: 1 of 3 (tiny); is not in the mean',
+        'net: ssim of Odd is undefined, the image too small for it: 1 of 3 (tiny); is not in the mean',
     ]
-    assert content['notes'] == notes
+    assert [f'{note["row"]}: {note["text"]}' for note in content['notes']] == notes
+    assert {note['kind'] for note in content['notes']} == {'left_out'}
     text = (tmp_path / 'results' / 'several' / 'results.md').read_text(encoding='utf-8')
     assert all(note in text for note in ['y_crop_scale: psnr and ssim on Y', *notes])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers.students import ARGUMENTS
 
-PROTOCOL = 'psnr and ssim on Y of YCbCr, 2 pixels of border cut'
+PSNR = {'type': 'calculate_psnr', 'color': 'y', 'border': 2}
 SETS = {'Flowers': 3, 'Two': 2}
 
 
@@ -99,7 +99,8 @@ def write_results(tmp_path) -> Callable[..., Path]:
         content = {
             'name': name,
             'scale': 2,
-            'protocol': PROTOCOL,
+            'version': 2,
+            'metrics': {'psnr': PSNR},
             'sets': {
                 dataset: {
                     row: {

@@ -11,6 +11,7 @@ import yaml
 
 from basicsr_clsd.config.components import Metric
 from basicsr_clsd.evaluation.metrics import bicubic, measure
+from basicsr_clsd.evaluation.results import MetricProtocol
 from basicsr_clsd.reporting.html import read_sources, report_page
 
 LIMIT = 10 * 2**20
@@ -53,13 +54,12 @@ def write_report_sources(folder: Path, make_pairs: Callable[..., tuple[Path, Pat
             rows[name][path.stem] = measure(sr, gt.astype(np.uint8), METRICS)
         sets = {row: {'mean': values['img1'], 'images': values} for row, values in rows.items()}
         weights = folder / 'experiments' / name / 'models' / 'net_g_latest.pth'
-        network = {'checkpoint': str(weights), 'images': f'visualization/{{set}}/{{image}}_{name}.png'}
-        content = {'name': name, 'scale': 2, 'networks': {name: network}, 'sets': {'Set': sets}}
-        content['protocol'] = 'psnr and ssim on Y of YCbCr, 2 pixels of border cut'
+        run = {'name': name, 'manual_seed': 0}
+        network = {'run': run, 'checkpoint': str(weights), 'images': f'visualization/{{set}}/{{image}}_{name}.png'}
+        content = {'version': 2, 'name': name, 'scale': 2, 'networks': {name: network}, 'sets': {'Set': sets}}
+        content['metrics'] = {name: MetricProtocol.of(metric).model_dump() for name, metric in METRICS.items()}
+        content['data'] = {'Set': {'name': 'Set', 'dataroot_gt': str(hr), 'dataroot_lq': str(lr)}}
         (test / 'results.json').write_text(json.dumps(content), encoding='utf-8')
-        data = {'name': 'Set', 'dataroot_gt': str(hr), 'dataroot_lq': str(lr)}
-        options = {'name': name, 'scale': 2, 'network_g': {'type': 'EDSR'}, 'datasets': {'test_1': data}}
-        (test / f'{name}.yml').write_text(yaml.safe_dump(options), encoding='utf-8')
         write_training(weights.parents[1], noise)
     return folder
 

@@ -2,13 +2,15 @@
 
 import csv
 import itertools
+import json
 import math
 
 import numpy as np
 import pytest
+from helpers.benchmarks import PSNR
 
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.evaluation.results import label_of, read_all, read_results
+from basicsr_clsd.evaluation.results import method_label, read_all, read_results
 from basicsr_clsd.reporting.comparison import compare
 from basicsr_clsd.reporting.paper import load_paper
 from basicsr_clsd.reporting.statistics import mean_and_deviation, paired_difference
@@ -24,10 +26,10 @@ def row_of(table, name):
 
 
 def test_mean_and_deviation_over_seeds(write_results, trained):
-    paths = [
-        write_results(f'train_CLSD_x2_seed{seed}', {'Set5': {f'train_CLSD_x2_seed{seed}': values}})
-        for seed, values in ((0, [30.0, 34.0]), (1, [31.0, 35.0]), (2, [32.0, 36.0]))
-    ]
+    paths = []
+    for seed, values in ((0, [30.0, 34.0]), (1, [31.0, 35.0]), (2, [32.0, 36.0])):
+        row = f'train_CLSD_x2_seed{seed}'
+        paths.append(write_results(row, {'Set5': {row: values}}, networks=trained(row, seed)))
     (table,) = tables_of(*paths)
     (row,) = table.rows
     assert (row.name, row.group.seeds) == ('CLSD', [0, 1, 2])
@@ -97,7 +99,11 @@ def test_best_and_second_best_are_those_that_look_so(write_results):
 
 
 def test_lower_is_better_for_distances(write_results):
-    path = write_results('all', {'Set5': {'EDSR': [0.3], 'CLSD': [0.2]}}, lower_is_better=['lpips'])
+    path = write_results(
+        'all',
+        {'Set5': {'EDSR': [0.3], 'CLSD': [0.2]}},
+        metrics={'lpips': {'type': 'calculate_pyiqa', 'better': 'lower'}},
+    )
     file = path / 'results.json'
     file.write_text(file.read_text(encoding='utf-8').replace('psnr"', 'lpips"'), encoding='utf-8')
     (table,) = tables_of(path)
@@ -152,18 +158,20 @@ def test_latex_escapes_names(write_results):
 
 
 @pytest.mark.parametrize(
-    ('name', 'label'),
+    ('name', 'seed', 'label'),
     [
-        ('train_CLSD_x2', 'CLSD'),
-        ('train_CLSD_x2_seed12', 'CLSD'),
-        ('small_DS_x2_s3', 'small_DS'),
-        ('train_CLSD_x2_head_blocks_3_seed0', 'CLSD_head_blocks_3'),
-        ('mine', 'mine'),
-        ('CLSD_x20', 'CLSD_x20'),
+        ('train_CLSD_x2', 0, 'CLSD'),
+        ('train_CLSD_x2_seed12', 12, 'CLSD'),
+        ('train_CLSD_x2_seed12', 1, 'CLSD_seed12'),
+        ('train_CLSD_x2_seed12', None, 'CLSD_seed12'),
+        ('small_DS_x2_s3', 3, 'small_DS'),
+        ('train_CLSD_x2_head_blocks_3_seed0', 0, 'CLSD_head_blocks_3'),
+        ('mine', None, 'mine'),
+        ('CLSD_x20', None, 'CLSD_x20'),
     ],
 )
-def test_label_is_the_name_without_scale_and_seed(name, label):
-    assert label_of(name, 2) == label
+def test_label_is_the_name_without_the_scale_and_seed_of_the_training(name, seed, label):
+    assert method_label(name, 2, seed) == label
 
 
 def test_options_that_differ_between_seeds_are_told(write_results, trained):
@@ -181,7 +189,7 @@ def test_options_that_differ_between_seeds_are_told(write_results, trained):
 
 def test_the_only_row_of_a_test_is_known_by_its_training(write_results, trained):
     networks = {'any': trained('train_DS_x2', 3)['train_DS_x2']}
-    (tested,) = read_results(write_results('any', {'Set5': {'any': [30.0]}}, networks=networks, version=1))
+    (tested,) = read_results(write_results('any', {'Set5': {'any': [30.0]}}, networks=networks))
     assert (tested.label, tested.seed, tested.network.parameters) == ('DS', 3, 4000)
     networks['any']['self_ensemble'] = True
     (tested,) = read_results(write_results('plus', {'Set5': {'plus': [30.0]}}, networks={'plus': networks['any']}))
@@ -192,7 +200,10 @@ def test_rows_of_one_training_stay_apart(write_results, trained):
     entry = trained('train_EDSR_x2', 3)['train_EDSR_x2']
     networks = {'EDSR': entry, 'EDSR+': {**entry, 'self_ensemble': True}, 'early': entry}
     rows = {'EDSR': [30.0], 'EDSR+': [31.0], 'early': [29.0]}
-    notes = ['EDSR+: mean of eight', 'Set5, EDSR: psnr of another kind']
+    notes = [
+        {'row': 'EDSR+', 'kind': 'self_ensemble', 'text': 'mean of eight'},
+        {'row': 'EDSR', 'kind': 'left_out', 'text': 'psnr of another kind'},
+    ]
     (table,) = tables_of(write_results('several', {'Set5': rows}, networks=networks, notes=notes))
     assert {row.name: row.cells['Set5'].mean for row in table.rows} == {'EDSR': 30.0, 'EDSR+': 31.0, 'early': 29.0}
     assert [row.group.seeds for row in table.rows] == [[3]] * 3
@@ -240,8 +251,8 @@ def test_the_command_writes_and_refuses(write_results, tmp_path, run_command):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'protocol': 'psnr on RGB'}, 'measured otherwise'),
-        ({'protocol': 'psnr on RGB', 'sets': {'Set5': {'bicubic': [29.0, 30.0]}}}, 'measured otherwise'),
+        ({'metrics': {'psnr': {'type': 'calculate_psnr', 'border': 2}}}, r'measured otherwise \(on RGB'),
+        ({'metrics': {'psnr': {**PSNR, 'border': 3}}}, 'measured otherwise .*3 pixels'),
         ({'sets': {'Set5': {'bicubic': [29.0, 30.0], 'CLSD': [31.0, 32.0]}}}, 'of bicubic upscaling differs'),
         ({'sets': {'Set5': {'CLSD': [31.0]}}}, 'Set5 is not the same images'),
         ({'sets': {'Set5': {'EDSR': [31.0, 32.0]}}, 'seed': 0}, 'a second test of EDSR x2, seed 0'),
@@ -252,16 +263,16 @@ def test_results_that_do_not_go_together(write_results, trained, change, message
         'first', {'Set5': {'bicubic': [30.0, 30.0], 'EDSR': [33.0, 33.0]}}, networks=trained('EDSR', 0)
     )
     sets = change.get('sets', {'Set5': {'CLSD': [31.0, 32.0]}})
-    keys = {'protocol': change['protocol']} if 'protocol' in change else {}
+    keys = {'metrics': change['metrics']} if 'metrics' in change else {}
     second = write_results('second', sets, networks=trained('EDSR', 0), **keys)
     with pytest.raises(UserError, match=message):
         tables_of(first, second)
 
 
 def test_further_metrics_do_not_make_another_protocol(write_results):
-    named = {'protocol_name': 'y_crop_scale'}
-    first = write_results('first', {'Set5': {'EDSR': [30.0]}}, **named)
-    second = write_results('second', {'Set5': {'CLSD': [31.0]}}, **named, protocol='on Y; lpips on RGB')
+    first = write_results('first', {'Set5': {'EDSR': [30.0]}})
+    metrics = {'psnr': PSNR, 'lpips': {'type': 'calculate_pyiqa', 'better': 'lower'}}
+    second = write_results('second', {'Set5': {'CLSD': [31.0]}}, metrics=metrics)
     (table,) = tables_of(first, second)
     assert [row.name for row in table.rows] == ['EDSR', 'CLSD']
 
@@ -270,13 +281,16 @@ def test_further_metrics_do_not_make_another_protocol(write_results):
     ('text', 'message'),
     [
         ('', 'not the results of a test'),
-        ('{"name": "a"}', 'results.json: not the results of a test: scale: '),
-        ('{"name": "a", "scale": 2, "protocol": "", "sets": {}}', 'sets: '),
-        ('{"name": "a", "scale": 2, "protocol": "", "sets": {"S": {"a": {"mean": {"psnr": "high"}}}}}', 'psnr: '),
-        ('{"version": 9, "name": "a", "scale": 2, "protocol": "", "sets": {"S": {}}}', 'results of format 9'),
-        ('{"name": "a", "scale": 2, "protocol": "", "sets": {"S": {}}}', 'sets.S: '),
+        ('{"version": 2, "name": "a"}', 'results.json: not the results of a test: scale: '),
+        ('{"version": 2, "name": "a", "scale": 2, "metrics": {}, "sets": {}}', 'sets: '),
         (
-            '{"name": "a", "scale": 2, "protocol": "", '
+            '{"version": 2, "name": "a", "scale": 2, "metrics": {}, "sets": {"S": {"a": {"mean": {"psnr": "high"}}}}}',
+            'psnr: ',
+        ),
+        ('{"version": 9, "name": "a", "scale": 2, "metrics": {}, "sets": {"S": {}}}', 'results of format 9'),
+        ('{"version": 2, "name": "a", "scale": 2, "metrics": {}, "sets": {"S": {}}}', 'sets.S: '),
+        (
+            '{"version": 2, "name": "a", "scale": 2, "metrics": {}, '
             '"sets": {"S": {"a": {"mean": {"psnr": 1}, "images": {"i": {}}}}}}',
             'sets.S.a: images.i has no psnr',
         ),
@@ -291,4 +305,16 @@ def test_damaged_results_are_one_line(tmp_path, text, message):
 
 def test_missing_results_are_named(tmp_path):
     with pytest.raises(UserError, match=r'results\.json: cannot be read'):
+        read_results(tmp_path)
+
+
+def test_results_of_version_1_are_read_where_their_protocol_has_a_name(tmp_path):
+    measured = {'mean': {'psnr': 1.0, 'lpips': 0.5}, 'images': {'i': {'psnr': 'inf', 'lpips': 0.5}}}
+    content = {'version': 1, 'name': 'a', 'scale': 3, 'protocol': 'psnr and ssim on Y', 'sets': {'S': {'a': measured}}}
+    content |= {'notes': ['a: tiles'], 'protocol_name': 'y_crop_scale'}
+    (tmp_path / 'results.json').write_text(json.dumps(content), encoding='utf-8')
+    (row,) = read_results(tmp_path)
+    assert {name: (how.color, how.border) for name, how in row.metrics.items()} == {'psnr': ('y', 3), 'ssim': ('y', 3)}
+    (tmp_path / 'results.json').write_text(json.dumps({**content, 'protocol_name': 'custom'}), encoding='utf-8')
+    with pytest.raises(UserError, match='results of format 1, by a protocol without a name; test again'):
         read_results(tmp_path)

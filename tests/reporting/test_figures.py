@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.evaluation.crops import Box, crop_psnr, most_different
 from basicsr_clsd.evaluation.results import read_all
-from basicsr_clsd.reporting.crop_figure import crop_figure
-from basicsr_clsd.reporting.crops import Box, crop_psnr, most_different
+from basicsr_clsd.reporting.crops import crop_figure
 from basicsr_clsd.reporting.figures import cost, head_blocks, save_figure
 from basicsr_clsd.reporting.groups import group
 

@@ -15,7 +15,7 @@ from basicsr_clsd.config.components import Metric
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.metrics import measure
 from basicsr_clsd.reporting.html import read_sources, report_page
-from basicsr_clsd.reporting.viewed_images import scenes
+from basicsr_clsd.reporting.viewer import scenes
 
 
 @pytest.fixture(scope='module')
@@ -120,18 +120,18 @@ def test_what_a_test_writes_is_found(benchmark_options, tested, tmp_path):
     }
     tested(benchmark_options)
     rows = read_sources([str(tmp_path / 'results' / 'several')]).tested
-    assert [(row.label, row.seed, row.lower_is_better) for row in rows] == [
-        ('bicubic', None, ['odd']),
-        ('EDSR', 3, ['odd']),
-        ('EDSR+', 3, ['odd']),
+    assert [(row.label, row.seed, row.metrics['odd'].better) for row in rows] == [
+        ('bicubic', None, 'lower'),
+        ('EDSR', 3, 'lower'),
+        ('EDSR+', 3, 'lower'),
     ]
-    assert [bool(row.remarks) for row in rows] == [False, False, True]
+    assert [bool(row.conditions) for row in rows] == [False, False, True]
     found = scenes((row.label, row) for row in rows)
     assert [(scene.dataset, scene.name) for scene in found] == [
         *(('Flowers', f'img{number}') for number in (1, 2, 3)),
         *(('Two', f'img{number}') for number in (1, 2)),
     ]
-    assert {(scene.luma, scene.border) for scene in found} == {(False, 8)}
+    assert {(scene.psnr.color, scene.psnr.border) for scene in found if scene.psnr} == {('rgb', 8)}
     for scene in found:
         assert scene.names() == ['HR', 'LR', 'bicubic', 'EDSR', 'EDSR+']
         values = []
