@@ -57,6 +57,7 @@ def overrides_for(options, images, folder):
     overrides = [f'path:{key}={folder / key}' for key in ('experiments_root', 'tb_root')]
     overrides += [
         'num_gpu=0',
+        'val:save_img=true',
         f'datasets:train:gt_size={LR_PATCH * options.scale}',
         'datasets:train:num_worker_per_gpu=0',
     ]
@@ -88,4 +89,5 @@ def test_training_validates_saves_and_resumes_with_default_loggers(name, images,
     for _, section in options.sets('val'):
         assert [event.step for event in curves.Images(f'val/{section.name}')] == [2, 3]
         assert [event.step for event in curves.Scalars(f'val/{section.name}/psnr')] == [2, 3]
+        assert len(list((root / 'visualization' / section.name).glob('*.png'))) == 2 * 2
     shutil.rmtree(tmp_path)
