@@ -28,10 +28,12 @@ def test(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Load and check the options, the weights and the data, and measure."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.config import check, load  # noqa: PLC0415
+    from basicsr_clsd.config.paths import output_root  # noqa: PLC0415
     from basicsr_clsd.engine.build import build_dataset  # noqa: PLC0415
     from basicsr_clsd.errors import UserError  # noqa: PLC0415
     from basicsr_clsd.evaluation.benchmark import Benchmark  # noqa: PLC0415
     from basicsr_clsd.evaluation.evaluated import load_models, named_checkpoints  # noqa: PLC0415
+    from basicsr_clsd.runtime.locks import held  # noqa: PLC0415
 
     cli.set_up_console(console)
     options = load(arguments.opt, arguments.force_yml)
@@ -41,7 +43,8 @@ def test(arguments: argparse.Namespace, console: cli.Console) -> None:
     check(options, testing=True)
     if options.path.pretrain_network_g is None and not options.networks:
         raise UserError(f'{arguments.opt}: path.pretrain_network_g: missing; testing needs weights')
-    with cli.processes(arguments, options, console) as processes:
+    results = output_root(options.path.results_root, 'results') / options.name
+    with cli.processes(arguments, options, console) as processes, held(results, processes):
         with processes.together():
             methods = load_models(options)
             sets = processes.main_first(

@@ -26,7 +26,9 @@ def train(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Load and check the options, build the run, train."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
     from basicsr_clsd.config import check, load  # noqa: PLC0415
+    from basicsr_clsd.engine.experiment import Experiment  # noqa: PLC0415
     from basicsr_clsd.engine.trainer import Trainer  # noqa: PLC0415
+    from basicsr_clsd.runtime.locks import held  # noqa: PLC0415
 
     cli.set_up_console(console)
     overrides = [*arguments.force_yml, *(DEBUG_OVERRIDES if arguments.debug else ())]
@@ -36,7 +38,7 @@ def train(arguments: argparse.Namespace, console: cli.Console) -> None:
     check(options)
     # torchrun starts the processes of a run again when one of them was killed.
     restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0
-    with cli.processes(arguments, options, console) as processes:
+    with cli.processes(arguments, options, console) as processes, held(Experiment(options).root, processes):
         with processes.together():
             trainer = Trainer(options, console, processes, arguments.auto_resume or restarted)
         trainer.run()
