@@ -56,7 +56,6 @@ def onnx_model(network: TorchNetwork, opset: int = OPSET) -> Any:
             model = onnx.load(path)
     except Exception as error:  # torch's errors of this kind have no common base
         raise UserError(f'{network.arch}: cannot be exported to ONNX (opset {opset}): {first_line(error)}') from error
-    onnx.checker.check_model(model, full_check=True)
     check(model, network, TOLERANCE)
     return model
 
@@ -144,8 +143,25 @@ def in_half_precision(model: Any) -> Any:
         return convert_float_to_float16(deepcopy(model), keep_io_types=True, node_block_list=first + last)
 
 
-def set_header(model: Any, header: Mapping[str, str]) -> None:
-    """Write texts into a model's metadata, in place of those that are there."""
-    import onnx  # noqa: PLC0415  (an extra)
+def finish(model: Any, header: Mapping[str, str]) -> bytes:
+    """The content of a model's file: checked, with its nodes in an order in which each comes after its inputs.
 
+    The converters to fp16 and int8 append nodes at the end; onnxruntime sorts them itself, other programs refuse them.
+
+    Args:
+        model: Changed in place.
+        header: Texts for its metadata, in place of those that are there.
+
+    Raises:
+        UserError: ONNX's own checker finds a fault.
+    """
+    import onnx  # noqa: PLC0415  (an extra)
+    from onnxruntime.quantization.onnx_model import ONNXModel  # noqa: PLC0415  (an extra)
+
+    ONNXModel(model).topological_sort()
     onnx.helper.set_model_props(model, dict(header))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UserError(f'the exported model is not valid ONNX: {first_line(error)}') from error
+    return model.SerializeToString()

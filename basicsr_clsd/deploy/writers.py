@@ -13,7 +13,7 @@ from torch import Tensor
 
 import basicsr_clsd
 from basicsr_clsd.deploy.int8 import quantise, read_calibration
-from basicsr_clsd.deploy.onnx import HALF_TOLERANCE, check, in_half_precision, onnx_model, require, set_header
+from basicsr_clsd.deploy.onnx import HALF_TOLERANCE, check, finish, in_half_precision, onnx_model, require
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.inference.onnx_network import RECEPTIVE_FIELD
 from basicsr_clsd.inference.torch_network import TorchNetwork
@@ -107,8 +107,7 @@ def write_onnx(  # noqa: PLR0913
         facts['precision'] = 'fp16'
     else:
         facts['precision'] = 'fp32'
-    set_header(model, facts)
-    write_bytes(model.SerializeToString(), path)
+    write_bytes(finish(model, facts), path)
 
 
 def write_safetensors(network: TorchNetwork, path: Path, header: Mapping[str, str]) -> None:

@@ -128,6 +128,22 @@ def test_safetensors_header(export, tmp_path):
     )
 
 
+@pytest.mark.parametrize('kind', ['fp32', 'fp16', 'int8'])
+def test_onnx_is_valid_for_other_programs(export, model, make_images, tmp_path, kind):
+    """By ONNX's own checker, and for OpenCV, which as most others takes nodes in the order of the file."""
+    arguments = {'fp32': [], 'fp16': ['--precision', 'fp16'], 'int8': ['--int8', '--calibrate', tmp_path / 'photos']}
+    make_images(tmp_path / 'photos', count=4, height=40, width=48)
+    path, _ = export('onnx', '-m', model, *arguments[kind])
+    onnx.checker.check_model(str(path), full_check=True)
+    if int(cv2.__version__.split('.')[0]) < 5:
+        pytest.skip('OpenCV 4 does not know all operators of fp16 and int8')
+    image = lq(1, 3, 24, 20)
+    network = cv2.dnn.readNetFromONNX(str(path))
+    network.setInput(image.numpy())
+    expected = OnnxNetwork(path).upscale(image).numpy()
+    assert np.abs(network.forward() - expected).max() < {'fp32': 1e-5, 'fp16': 2 / 255, 'int8': 4 / 255}[kind]
+
+
 def test_int8(export, make_images, tmp_path):
     make_images(tmp_path / 'photos', count=8, height=64, width=72)
     for name in ('img5.png', 'img6.png'):  # photos are upright, too
