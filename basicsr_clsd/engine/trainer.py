@@ -299,6 +299,8 @@ class Trainer:
         if self.iteration:
             self.logger.info(f'Resumed from iteration {self.iteration:,}')
         self.logger.info(start.text())
+        for line in self.model.loaded if not self.iteration else ():  # a state has replaced it
+            self.logger.info(line)
         self.logger.info(
             f'{self.options.name}: {self.model.describe()}; {len(self.train_set):,} training images; '
             f'global batch {self.global_batch}'

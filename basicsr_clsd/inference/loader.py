@@ -1,5 +1,6 @@
 """One door to all models: weights of every origin, ONNX files, names in the model zoo."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def load(  # noqa: PLR0913
     if section is None or scale is None:
         section, scale = network_of(file)
     module = registry.build('archs', section, 'network_g')
-    load_weights(module, file, keys, strict)
+    line = load_weights(module, file, keys, strict)
+    if not strict:
+        logging.getLogger('basicsr').warning(line)
     device = torch.device('cuda' if gpu and torch.cuda.is_available() else 'cpu')
     return TorchNetwork(module, section, scale, channels=channels, precision=precision, device=device)
 

@@ -39,6 +39,7 @@ class KDModel(SupervisedModel):
         taps = FeatureTaps(student_of(self.net_g), [tap for section in sections for tap in section.student_taps], KEY)
         its_taps = [tap for section in sections for tap in section.teacher_taps]
         self.teacher = Teacher(self.options, self.device, its_taps, KEY)
+        self.loaded.append(self.teacher.loaded)
         student, teacher = self._sample(taps), self.teacher.sample
         terms: dict[str, _Term] = {}
         for number, section in enumerate(sections):

@@ -27,6 +27,8 @@ from basicsr_clsd.networks.weights import load_weights
 # What BasicSR's archs call the upsampler and what follows it.
 NO_TRUNK = ('upsample', 'upconv', 'conv_up', 'conv_hr', 'conv_last', 'conv_before_upsample')
 
+ADVICE = '; path.strict_load_g: false takes what fits and leaves the rest at random'
+
 
 @MODEL_REGISTRY.register()
 class SupervisedModel(BaseModel):
@@ -48,6 +50,7 @@ class SupervisedModel(BaseModel):
         options = self.options
         gpu = torch.cuda.is_available() if options.num_gpu == 'auto' else options.num_gpu > 0
         super().__init__({'num_gpu': int(gpu), 'is_train': options.train is not None, 'dist': False})
+        self.loaded: list[str] = []  # what was loaded from which file, for the log
         self.net_g = self._build_network()
         self.net_g_ema: nn.Module | None = None
         self.window = window_of(self.net_g)
@@ -65,7 +68,8 @@ class SupervisedModel(BaseModel):
         network = registry.build('archs', self.options.network_g, 'network_g')
         if path.pretrain_network_g is not None:
             keys = [] if path.param_key_g is None else [path.param_key_g]
-            load_weights(network, path.pretrain_network_g, keys, path.strict_load_g)
+            line = load_weights(network, path.pretrain_network_g, keys, path.strict_load_g, advice=ADVICE)
+            self.loaded.append(line)
         return placed(network, self.device, self._memory_format())
 
     def _set_up_training(self, train: Train) -> None:

@@ -42,7 +42,8 @@ class Teacher:
         self.memory_format = torch.channels_last if how.channels_last else torch.contiguous_format
         network = registry.build('archs', section, 'network_teacher')
         try:
-            load_weights(network, path.pretrain_network_teacher, [path.param_key_teacher], option='param_key_teacher')
+            key = path.param_key_teacher
+            self.loaded = load_weights(network, path.pretrain_network_teacher, [key], option='param_key_teacher')
         except UserError as error:
             raise UserError(f'path.pretrain_network_teacher: {error}') from error
         self.fingerprint = _digest(network)

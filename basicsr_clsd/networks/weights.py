@@ -62,8 +62,8 @@ class WeightsFile:
         """
         content: Mapping[Any, Any] = self.content if isinstance(self.content, Mapping) else {}
         weights: Any = content
-        if not content or not all(isinstance(value, Tensor) for value in content.values()):
-            key = next((key for key in (*keys, STATE_DICT) if key in content), None)
+        if not self._is_state_dict():
+            key = self.key(keys)
             if key is None:
                 names = list(map(str, content))
                 found = f'it has {", ".join(names[:SHOWN_KEYS])}{_more(names, SHOWN_KEYS)}' if names else 'it is empty'
@@ -73,6 +73,15 @@ class WeightsFile:
             if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
                 raise UserError(f"{self.path}: what is under '{key}' is not a state dict")
         return {str(name).replace(COMPILED, '').removeprefix(PARALLEL): value for name, value in weights.items()}
+
+    def key(self, keys: Sequence[str]) -> str | None:
+        """Which key the weights are under, of ``keys`` or ``state_dict``; None: the file is one, or has none."""
+        content = {} if self._is_state_dict() or not isinstance(self.content, Mapping) else self.content
+        return next((key for key in (*keys, STATE_DICT) if key in content), None)
+
+    def _is_state_dict(self) -> bool:
+        content = self.content
+        return isinstance(content, Mapping) and bool(content) and all(isinstance(v, Tensor) for v in content.values())
 
 
 def read_file(path: str | Path) -> Any:
@@ -112,7 +121,8 @@ def load_weights(
     keys: Sequence[str],
     strict: bool = True,
     option: str = 'param_key_g',
-) -> None:
+    advice: str = '',
+) -> str:
     """Load a file's weights into a network; those of EDSR-PyTorch under its names too.
 
     Args:
@@ -121,6 +131,10 @@ def load_weights(
         keys: See :meth:`WeightsFile.weights`.
         strict: Every key must be there; otherwise only keys of equal name and shape are taken.
         option: See :meth:`WeightsFile.weights`.
+        advice: What the user may do about weights that do not fit.
+
+    Returns:
+        A line for the log: file, key, how many of the network's weights were taken, and which stay at random.
 
     Raises:
         UserError: Names the path, what was expected and what was found.
@@ -141,11 +155,16 @@ def load_weights(
             faults.append(f'missing {", ".join(missing[:SHOWN_KEYS])}{_more(missing, SHOWN_KEYS)}')
         if extra:
             faults.append(f'unknown {", ".join(extra[:SHOWN_KEYS])}{_more(extra, SHOWN_KEYS)}')
-        raise UserError(f'{path}: does not fit {type(network).__name__}: {"; ".join(faults)}')
+        raise UserError(f'{path}: does not fit {type(network).__name__}: {"; ".join(faults)}{advice}')
     fitting = {name: value for name, value in found.items() if name in expected and name not in misshapen}
     if not fitting:
         raise UserError(f'{path}: no key of it fits {type(network).__name__}')
     network.load_state_dict(fitting, strict=False)
+    left = [name for name in expected if name not in fitting]
+    at_random = f'; {", ".join(left[:SHOWN_KEYS])}{_more(left, SHOWN_KEYS)} start at random' if left else ''
+    key = file.key(keys)
+    where = '' if key is None else f', {key}'
+    return f'Weights from {path}{where}: {len(fitting)} of {len(expected)} tensors taken{at_random}'
 
 
 def _more(names: list[str], shown: int) -> str:
