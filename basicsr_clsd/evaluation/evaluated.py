@@ -122,23 +122,31 @@ def load_models(options: Options) -> list[EvaluatedModel]:
         raise UserError(f"networks.{BICUBIC}: is the name of the table's first row; choose another")
     if not options.networks:
         checkpoint = str(options.path.pretrain_network_g)
-        network = _load(options, options.network_g, checkpoint, options.path.param_key_g, options.path.strict_load_g)
+        path = options.path
+        keyed = path.param_key_g, 'path.param_key_g'
+        network = _load(options, options.network_g, checkpoint, keyed, path.strict_load_g)
         return [EvaluatedModel(options.name, checkpoint, network, options, options.val.self_ensemble)]
     models = []
     for name, section in options.networks.items():
-        network = _load(options, section.network_g or options.network_g, section.checkpoint, section.param_key)
+        asked = f'networks.{name}.param_key' if 'param_key' in section.model_fields_set else ''
+        keyed = section.param_key, asked
+        network = _load(options, section.network_g or options.network_g, section.checkpoint, keyed)
         ensemble = options.val.self_ensemble if section.self_ensemble is None else section.self_ensemble
         models.append(EvaluatedModel(name, section.checkpoint, network, options, ensemble))
     return models
 
 
-def _load(options: Options, section: Component, checkpoint: str, key: str | None, strict: bool = True) -> Network:
+def _load(
+    options: Options, section: Component, checkpoint: str, keyed: tuple[str | None, str], strict: bool = True
+) -> Network:
     path = model_file(checkpoint)
+    key, option = keyed
     return load(
         path,
         None if path.suffix.lower() == ONNX else section,
         options.scale,
         keys=[] if key is None else [key],
+        option=option,
         strict=strict,
         channels=channels_of(options, 'test', 'val'),
         gpu=options.num_gpu != 0,

@@ -24,6 +24,7 @@ def load(  # noqa: PLR0913
     scale: int | None = None,
     *,
     keys: Sequence[str] = KEYS,
+    option: str = '',
     strict: bool = True,
     channels: int = 3,
     precision: str = 'fp32',
@@ -37,6 +38,7 @@ def load(  # noqa: PLR0913
         section: ``network_g`` of the weights; None: found out, see :func:`~basicsr_clsd.networks.origin.network_of`.
         scale: Super-resolution factor, which goes with ``section``; of an ONNX file None: found out.
         keys: Where the weights are in their file, see :meth:`~basicsr_clsd.networks.weights.WeightsFile.weights`.
+        option: Key of the options that ``keys`` are from, if they are from there.
         strict: See :func:`~basicsr_clsd.networks.weights.load_weights`.
         channels: Of the images: 3, or 1 for luma.
         precision: ``fp32``, ``bf16`` or ``fp16``, of a network of weights.
@@ -57,7 +59,7 @@ def load(  # noqa: PLR0913
     if section is None or scale is None:
         section, scale = network_of(file)
     module = registry.build('archs', section, 'network_g')
-    line = load_weights(module, file, keys, strict)
+    line = load_weights(module, file, keys, strict, option)
     if not strict:
         logging.getLogger('basicsr').warning(line)
     device = torch.device('cuda' if gpu and torch.cuda.is_available() else 'cpu')

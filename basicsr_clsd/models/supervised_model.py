@@ -46,6 +46,8 @@ class SupervisedModel(BaseModel):
     """
 
     def __init__(self, opt: Options | Mapping[str, Any]) -> None:
+        if not isinstance(opt, Options) and 'is_train' in opt:  # which BasicSR's own pipelines add
+            raise UserError(f"{type(self).__name__} trains by basicsr_clsd/train.py, not by BasicSR's train_pipeline")
         self.options = opt if isinstance(opt, Options) else Options.model_validate(opt)
         options = self.options
         gpu = torch.cuda.is_available() if options.num_gpu == 'auto' else options.num_gpu > 0
@@ -68,7 +70,7 @@ class SupervisedModel(BaseModel):
         network = registry.build('archs', self.options.network_g, 'network_g')
         if path.pretrain_network_g is not None:
             keys = [] if path.param_key_g is None else [path.param_key_g]
-            line = load_weights(network, path.pretrain_network_g, keys, path.strict_load_g, advice=ADVICE)
+            line = load_weights(network, path.pretrain_network_g, keys, path.strict_load_g, 'path.param_key_g', ADVICE)
             self.loaded.append(line)
         return placed(network, self.device, self._memory_format())
 

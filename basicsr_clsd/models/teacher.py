@@ -43,7 +43,7 @@ class Teacher:
         network = registry.build('archs', section, 'network_teacher')
         try:
             key = path.param_key_teacher
-            self.loaded = load_weights(network, path.pretrain_network_teacher, [key], option='param_key_teacher')
+            self.loaded = load_weights(network, path.pretrain_network_teacher, [key], option='path.param_key_teacher')
         except UserError as error:
             raise UserError(f'path.pretrain_network_teacher: {error}') from error
         self.fingerprint = _digest(network)

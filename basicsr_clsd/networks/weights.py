@@ -20,6 +20,7 @@ SHOWN_KEYS = 3
 SAFETENSORS = '.safetensors'
 STATE_DICT = 'state_dict'  # key of many trainers
 PARALLEL, COMPILED = 'module.', '_orig_mod.'  # what DataParallel and torch.compile put before names
+COUNTS = ('total_ops', 'total_params')  # buffers that thop leaves in every module
 UNREADABLE = 'not a readable checkpoint (cut off, damaged or of another kind)'
 
 
@@ -49,39 +50,46 @@ class WeightsFile:
             return cls(path, read_file(path), {})
         return cls(path, *_read_safetensors(path))
 
-    def weights(self, keys: Sequence[str], option: str = 'param_key_g') -> dict[str, Tensor]:
-        """The weights, without the prefixes that ``DataParallel`` and ``torch.compile`` give their names.
+    def weights(self, keys: Sequence[str], option: str = '') -> dict[str, Tensor]:
+        """The weights, without what ``DataParallel`` and ``torch.compile`` put before names, and without thop's counts.
 
         Args:
             keys: The first of these that the file has; a file that is a state dict, or that has one under
                 ``state_dict``, needs none.
-            option: Key of the options' ``path`` section that they are from.
+            option: Key of the options that ``keys`` are from; without one the only state dict of the file will do.
 
         Raises:
             UserError: Names what was expected and what was found.
         """
         content: Mapping[Any, Any] = self.content if isinstance(self.content, Mapping) else {}
         weights: Any = content
-        if not self._is_state_dict():
-            key = self.key(keys)
+        if not _is_state_dict(content):
+            key = self.key(keys, option)
             if key is None:
                 names = list(map(str, content))
                 found = f'it has {", ".join(names[:SHOWN_KEYS])}{_more(names, SHOWN_KEYS)}' if names else 'it is empty'
                 wanted = f"under the key '{keys[-1]}'" if keys else 'that are the file itself'
-                raise UserError(f'{self.path}: no weights {wanted} (path.{option}); {found}')
+                wanted += f' ({option})' if option else ''
+                raise UserError(f'{self.path}: no weights {wanted}; {found}')
             weights = content[key]
-            if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+            if not _is_state_dict(weights):
                 raise UserError(f"{self.path}: what is under '{key}' is not a state dict")
-        return {str(name).replace(COMPILED, '').removeprefix(PARALLEL): value for name, value in weights.items()}
+        return {
+            str(name).replace(COMPILED, '').removeprefix(PARALLEL): value
+            for name, value in weights.items()
+            if str(name).rpartition('.')[2] not in COUNTS
+        }
 
-    def key(self, keys: Sequence[str]) -> str | None:
-        """Which key the weights are under, of ``keys`` or ``state_dict``; None: the file is one, or has none."""
-        content = {} if self._is_state_dict() or not isinstance(self.content, Mapping) else self.content
-        return next((key for key in (*keys, STATE_DICT) if key in content), None)
+    def key(self, keys: Sequence[str], option: str = '') -> str | None:
+        """Which key the weights are under, see :meth:`weights`; None: the file is a state dict, or has none."""
+        content = self.content if isinstance(self.content, Mapping) and not _is_state_dict(self.content) else {}
+        only = [key for key, value in content.items() if _is_state_dict(value)]
+        others = only if len(only) == 1 and not option else []
+        return next((key for key in (*keys, STATE_DICT, *others) if key in content), None)
 
-    def _is_state_dict(self) -> bool:
-        content = self.content
-        return isinstance(content, Mapping) and bool(content) and all(isinstance(v, Tensor) for v in content.values())
+
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, Mapping) and bool(content) and all(isinstance(v, Tensor) for v in content.values())
 
 
 def read_file(path: str | Path) -> Any:
@@ -120,7 +128,7 @@ def load_weights(
     file: str | Path | WeightsFile,
     keys: Sequence[str],
     strict: bool = True,
-    option: str = 'param_key_g',
+    option: str = '',
     advice: str = '',
 ) -> str:
     """Load a file's weights into a network; those of EDSR-PyTorch under its names too.
@@ -162,7 +170,7 @@ def load_weights(
     network.load_state_dict(fitting, strict=False)
     left = [name for name in expected if name not in fitting]
     at_random = f'; {", ".join(left[:SHOWN_KEYS])}{_more(left, SHOWN_KEYS)} start at random' if left else ''
-    key = file.key(keys)
+    key = file.key(keys, option)
     where = '' if key is None else f', {key}'
     return f'Weights from {path}{where}: {len(fitting)} of {len(expected)} tensors taken{at_random}'
 

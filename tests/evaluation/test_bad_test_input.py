@@ -48,10 +48,14 @@ def test_weights_files_that_are_none(benchmark_options, refused, weights, tmp_pa
     for content in (b'', b'no weights', whole[: len(whole) // 2]):
         path.write_bytes(content)
         assert refused(benchmark_options, '--checkpoints', str(path)).startswith(f'{path}: not a')
-    torch.save({'weights': student(0).state_dict()}, path)
-    assert refused(benchmark_options, '--checkpoints', str(path)) == (
-        f"{path}: no weights under the key 'params' (path.param_key_g); it has weights"
-    )
+    state = student(0).state_dict()
+    torch.save({'weights': state, 'average': state}, path)
+    told = f"{path}: no weights under the key 'params'{{}}; it has weights, average"
+    assert refused(benchmark_options, '--checkpoints', str(path)) == told.format('')
+    path_g = f'path:pretrain_network_g={path}'
+    assert refused(benchmark_options, '--force_yml', path_g) == told.format(' (path.param_key_g)')
+    row = f'networks={{a: {{checkpoint: {path}, param_key: params}}}}'
+    assert refused(benchmark_options, '--force_yml', row) == told.format(' (networks.a.param_key)')
 
 
 def test_data_that_are_not_there(benchmark_options, refused, weights, tmp_path):

@@ -5,13 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from helpers.students import student
+from helpers.students import ARGUMENTS, student
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from basicsr_clsd import Upscaler
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.inference.loader import load
+from basicsr_clsd.inference.torch_network import TorchNetwork
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIRST_PHOTO = """
@@ -64,26 +67,62 @@ def test_basicsr_is_whole_when_it_is_asked_for(first_photo):
     assert {'EDSR', 'EDSRHeads', 'RCAN', 'SwinIR', 'WithHeads'} <= set(first_photo['registered'])
 
 
-IMAGE = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
+def wrapped(state, prefixes, counts, keys, extra):
+    """A checkpoint as another trainer saves it."""
+    state = {''.join(prefixes) + name: value for name, value in state.items()}
+    if counts:  # of thop, in each module and in the whole
+        modules = {name.rpartition('.')[0] for name in state} | {''.join(prefixes).rstrip('.')}
+        state |= {f'{module}.{name}'.lstrip('.'): torch.zeros(1) for module in modules for name in counts}
+    return {**dict.fromkeys(keys, state), **extra} if keys else state
 
 
-@pytest.mark.parametrize(
-    'wrapped',
-    [
-        lambda state: {'state_dict': state, 'epoch': 3},
-        lambda state: {'params': {f'module.{name}': value for name, value in state.items()}},
-        lambda state: {f'_orig_mod.{name}': value for name, value in state.items()},
-        lambda state: {'state_dict': {f'module._orig_mod.{name}': value for name, value in state.items()}},
-    ],
+@given(
+    prefixes=st.sampled_from([(), ('module.',), ('_orig_mod.',), ('module.', '_orig_mod.'), ('_orig_mod.', 'module.')]),
+    counts=st.sampled_from([(), ('total_ops', 'total_params')]),
+    keys=st.sampled_from([(), ('params',), ('params', 'params_ema'), ('params_ema',), ('state_dict',), ('generator',)]),
+    extra=st.sampled_from([{}, {'epoch': 3}, {'optimizer': {'state': {}, 'param_groups': []}, 'best': 1.5}]),
 )
-def test_wrappers_of_other_trainers_are_taken_off(model, tmp_path, wrapped):
-    torch.save(wrapped(dict(student(0).state_dict())), tmp_path / 'net.pth')
-    np.testing.assert_array_equal(Upscaler(tmp_path / 'net.pth')(IMAGE), Upscaler(model)(IMAGE))
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+def test_wrappers_of_other_trainers_are_taken_off(tmp_path, prefixes, counts, keys, extra):
+    state = dict(student(0).state_dict())
+    torch.save(wrapped(state, prefixes, counts, keys, extra if keys else {}), tmp_path / 'net.pth')
+    network = load(tmp_path / 'net.pth', gpu=False)
+    assert isinstance(network, TorchNetwork)
+    loaded = network.module.state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
+def test_every_command_takes_them_off(tmp_path, run_command, make_pairs, tiny_options, write_yaml):
+    state = dict(student(0).state_dict())
+    checkpoint = wrapped(state, ('module.', '_orig_mod.'), ('total_ops',), ('state_dict',), {'epoch': 3})
+    torch.save(checkpoint, tmp_path / 'net.pth')
+    for name in ('train', 'val'):
+        make_pairs(tmp_path / name, count=2)
+    changes = {
+        'model_type': 'SupervisedModel',
+        'network_g': {'type': 'EDSR', **ARGUMENTS, 'head_taps': None, 'head_num_block': None},
+        'train': {'aux_opt': None, 'contrastive_opt': None, 'total_iter': 1},
+        'val': {'latency': False},
+        'path': {'pretrain_network_g': 'net.pth'},
+    }
+    opt = write_yaml(tmp_path / 'tiny.yml', tiny_options(tmp_path, changes))
+    for command in (
+        ['infer', '-i', tmp_path / 'val' / 'LR', '-o', tmp_path / 'out', '-m', 'net.pth'],
+        ['export', 'basicsr', '-m', 'net.pth', '-o', 'exported.pth'],
+        ['train', '-opt', opt],
+        ['test', '-opt', opt],
+        ['test', '-opt', opt, '--checkpoints', 'net.pth'],
+    ):
+        ended = run_command(*command, cwd=tmp_path)
+        assert (ended.code, ended.err) == (0, ''), command
 
 
 def test_keys_that_are_unknown_are_named(tmp_path):
-    torch.save({'generator': dict(student(0).state_dict()), 'epoch': 3}, tmp_path / 'net.pth')
-    with pytest.raises(UserError, match=r"no weights under the key 'params' .*; it has generator, epoch$"):
+    """Without advice, as there is no option to choose one by."""
+    state = dict(student(0).state_dict())
+    torch.save({'generator': state, 'average': state, 'epoch': 3}, tmp_path / 'net.pth')
+    with pytest.raises(UserError, match=r"no weights under the key 'params'; it has generator, average, epoch$"):
         Upscaler(tmp_path / 'net.pth')
 
 

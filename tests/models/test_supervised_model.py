@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
+from basicsr.models import build_model
 from basicsr.models.sr_model import SRModel
 
 from basicsr_clsd.errors import UserError
@@ -229,3 +230,11 @@ def test_network_that_does_not_work_is_told_in_one_line(make_model, changes, rea
 def test_optimizer_arguments_are_told_in_one_line(make_model):
     with pytest.raises(UserError, match='^train.optim_g: '):
         make_model(baseline(optim_g={'type': 'Adam', 'lr': 1e-3, 'betas': [0.9]}))
+
+
+@pytest.mark.parametrize('name', ['CLSDModel', 'KDModel', 'SupervisedModel'])
+def test_basicsr_own_pipeline_ends_in_one_clear_line(name):
+    """It builds whatever is registered, by options that have keys of its own."""
+    options = {'model_type': name, 'name': 'theirs', 'scale': 2, 'is_train': True, 'dist': False, 'root_path': '.'}
+    with pytest.raises(UserError, match=f"^{name} trains by basicsr_clsd/train.py, not by BasicSR's train_pipeline$"):
+        build_model(options)
