@@ -1,11 +1,13 @@
 """EDSR with auxiliary heads (the projection heads of CLSD)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from basicsr.archs.edsr_arch import EDSR
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from basicsr_clsd.archs.heads import NONE, TRUNK, NetworkWithHeads
+from basicsr_clsd.archs.trunk import TapList
+from basicsr_clsd.errors import UserError
 
 RGB_CHANNELS = 3
 
@@ -26,12 +28,14 @@ class EDSRHeads(NetworkWithHeads):
         res_scale: Factor on the residual branch of each block.
         img_range: The input is multiplied by this after subtracting the mean.
         rgb_mean: Mean of the training images, in [0, 1].
-        head_taps: One head per entry: its input is the feature after that many trunk blocks, 1 to B.
+        head_taps: One head for each: a number of trunk blocks, 1 to B, after which it starts, or what
+            :func:`~basicsr_clsd.archs.trunk.resolve` takes.
         head_num_block: Residual blocks of a head.
         head_share_tail: The heads use the student's upsampler and last convolution instead of their own.
         head_global_skip: Add the first convolution's feature to each head's before upscaling, as the student does.
 
     Raises:
+        UserError: Begins with the argument that is wrong.
         ValueError: A tap is outside 1 to ``num_block`` or named twice, or ``num_in_ch`` is not 3.
     """
 
@@ -46,16 +50,18 @@ class EDSRHeads(NetworkWithHeads):
         img_range: float = 255.0,
         rgb_mean: Sequence[float] = (0.4488, 0.4371, 0.4040),
         *,
-        head_taps: Sequence[int] = (4, 8, 12),
+        head_taps: Sequence[int] | TapList = (4, 8, 12),
         head_num_block: int = 5,
         head_share_tail: bool = False,
         head_global_skip: bool = True,
     ) -> None:
         if num_in_ch != RGB_CHANNELS:
             raise ValueError(f'EDSR subtracts an RGB mean: num_in_ch must be 3, not {num_in_ch}')
-        taps = tuple(head_taps)
-        if not taps or len(set(taps)) != len(taps) or any(not 1 <= tap <= num_block for tap in taps):
-            raise ValueError(f'head_taps must be distinct block counts from 1 to num_block={num_block}, not {taps}')
+        counts = [tap for tap in head_taps if isinstance(tap, int)]
+        if len(set(counts)) != len(counts) or any(not 1 <= tap <= num_block for tap in counts):
+            raise ValueError(f'head_taps must be distinct block counts from 1 to num_block={num_block}, not {counts}')
+        if not isinstance(head_taps, Mapping):
+            head_taps = [f'body.{tap - 1}' if isinstance(tap, int) else tap for tap in head_taps]
         student = EDSR(num_in_ch, num_out_ch, num_feat, num_block, upscale, res_scale, img_range, rgb_mean)  # pyright: ignore[reportArgumentType]
         head = {
             'num_feat': num_feat,
@@ -63,4 +69,7 @@ class EDSRHeads(NetworkWithHeads):
             'res_scale': res_scale,
             'share_tail': head_share_tail,
         }
-        super().__init__(student, [f'body.{tap - 1}' for tap in taps], head, TRUNK if head_global_skip else NONE)
+        try:
+            super().__init__(student, head_taps, head, TRUNK if head_global_skip else NONE)
+        except UserError as error:  # it begins with the argument's name there
+            raise UserError(f'head_{error}') from error

@@ -1,6 +1,6 @@
 """Auxiliary heads (the projection heads of CLSD) for any registered super-resolution network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,13 +8,12 @@ from basicsr.archs.arch_util import ResidualBlockNoBN, Upsample, make_layer
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_clsd.archs.probe import DryRun, dry_run, upscaled
+from basicsr_clsd.archs.probe import NetworkProbe, interpolate, probe
 from basicsr_clsd.archs.taps import FeatureTaps
-from basicsr_clsd.archs.trunk import expand, find_trunk, is_lr_sized
+from basicsr_clsd.archs.trunk import TapList, find_trunk, is_lr_sized, resolve
 from basicsr_clsd.errors import UserError, suggest
 from basicsr_clsd.registry import known
 
-EVENLY = 'evenly'
 TRUNK, NONE = 'trunk', 'none'
 HEAD = {'num_block': 5, 'num_feat': 64, 'res_scale': 1.0}  # CLSD, Table 1
 
@@ -44,15 +43,13 @@ class NetworkWithHeads(nn.Module):
         ValueError: A head cannot have the student's scale.
     """
 
-    def __init__(
-        self, student: nn.Module, taps: Sequence[str] | Mapping[str, int], head: Mapping[str, Any], global_skip: str
-    ) -> None:
+    def __init__(self, student: nn.Module, taps: TapList, head: Mapping[str, Any], global_skip: str) -> None:
         super().__init__()
-        probe = dry_run(student)
-        features = FeatureTaps(student, _tap_paths(taps, probe), 'taps')
-        skip = FeatureTaps(student, _skip_paths(global_skip, probe), 'global_skip')
+        probed = probe(student)
+        features = FeatureTaps(student, _tap_paths(taps, probed), 'taps')
+        skip = FeatureTaps(student, _skip_paths(global_skip, probed), 'global_skip')
         self.student = student
-        self.heads = Heads(probe, features, skip, head)
+        self.heads = Heads(probed, features, skip, head)
         self.train()
 
     def forward(self, x: Tensor, with_heads: bool | None = None) -> Tensor | tuple[Tensor, list[Tensor]]:
@@ -96,7 +93,7 @@ class NetworkWithHeads(nn.Module):
 @ARCH_REGISTRY.register()
 def WithHeads(  # noqa: N802  (a registered name; BasicSR calls it as it calls its classes)
     student: Mapping[str, Any],
-    taps: Sequence[str] | Mapping[str, int],
+    taps: TapList,
     head: Mapping[str, Any] | None = None,
     global_skip: str = TRUNK,
 ) -> NetworkWithHeads:
@@ -106,9 +103,7 @@ def WithHeads(  # noqa: N802  (a registered name; BasicSR calls it as it calls i
 
     Args:
         student: ``type``, a registered arch, and its arguments.
-        taps: One head for each: paths of modules, whose output is tapped (``body.3``), or input (``body.4:input``);
-            ranges are written out (``body.3-11/4``: every fourth from 3 to 11). Or ``{'evenly': T}``: T boundaries
-            between the trunk's blocks.
+        taps: One head for each; see :func:`~basicsr_clsd.archs.trunk.resolve`.
         head: ``num_block`` (5), ``num_feat`` (64) and ``res_scale`` (1) of the heads' residual blocks.
         global_skip: The feature that is added before upscaling: ``trunk``, what goes into the trunk's first block; a
             path as in ``taps``; or ``none``.
@@ -134,7 +129,7 @@ class Heads(nn.ModuleList):
     """The heads of a network, and what they need of it.
 
     Args:
-        dry: The student's dry run.
+        probed: The student, run on a small image.
         taps: The student's features that the heads start from.
         skip: The feature that is added in all of them, or none.
         settings: Arguments of :class:`Head` that are chosen freely.
@@ -142,18 +137,18 @@ class Heads(nn.ModuleList):
 
     mean: Tensor
 
-    def __init__(self, dry: DryRun, taps: FeatureTaps, skip: FeatureTaps, settings: Mapping[str, Any]) -> None:
-        self.scale, self.taps, self.skip = dry.scale, taps, skip
-        self.img_range = float(getattr(dry.network, 'img_range', 1.0))
-        with taps.trial(dry.image) as tapped, skip.trial(dry.image) as skipped:
-            dry.run()
+    def __init__(self, probed: NetworkProbe, taps: FeatureTaps, skip: FeatureTaps, settings: Mapping[str, Any]) -> None:
+        self.scale, self.taps, self.skip = probed.scale, taps, skip
+        self.img_range = float(getattr(probed.network, 'img_range', 1.0))
+        with taps.trial(probed.image) as tapped, skip.trial(probed.image) as skipped:
+            probed.run()
         features = [tapped[tap] for tap in taps.taps]
         skipped_channels = {feature.shape[1] for feature in skipped.values()}
         for tap, feature in {**tapped, **skipped}.items():
             where = 'taps' if tap in tapped else 'global_skip'
-            if not is_lr_sized(feature.shape, dry.image.shape):
+            if not is_lr_sized(feature.shape, probed.image.shape):
                 raise UserError(
-                    f"{where}: '{tap}' of {taps.kind} is {_size(feature)} for an LR image of {_size(dry.image)}; "
+                    f"{where}: '{tap}' of {taps.kind} is {_size(feature)} for an LR image of {_size(probed.image)}; "
                     'tap a feature of its size'
                 )
             if skipped and _size(feature) != _size(features[0]):
@@ -162,15 +157,15 @@ class Heads(nn.ModuleList):
                 )
         super().__init__(
             Head(
-                num_out_ch=dry.sr.shape[1],
-                upscale=dry.sr.shape[2] // feature.shape[2],
+                num_out_ch=probed.sr.shape[1],
+                upscale=probed.sr.shape[2] // feature.shape[2],
                 tap_channels=feature.shape[1],
                 skip_channels=next(iter(skipped_channels), None),
                 **settings,
             )
             for feature in features
         )
-        self.image_skip, mean = dry.added()
+        self.image_skip, mean = probed.residual_base()
         self.register_buffer('mean', mean, persistent=False)
         added = [*skip.taps, *([f'the {self.image_skip} image'] if self.image_skip else [])]
         self.description = f'{taps.kind} with heads at {", ".join(taps.taps)}' + (
@@ -182,14 +177,14 @@ class Heads(nn.ModuleList):
     ) -> list[Tensor]:
         """The heads' images (N, C, h·s, w·s), from the features of ``student`` for images (N, C, h, w)."""
         skip = next(iter(skipped.values()), None)
-        added = self.mean
+        base = self.mean
         if self.image_skip is not None:
-            added = upscaled(image.to(self.mean.dtype), self.scale, self.image_skip) + self.mean
+            base = interpolate(image.to(self.mean.dtype), self.scale, self.image_skip) + self.mean
         head_srs = []
         for head, tap in zip(self, self.taps.taps, strict=True):
             assert isinstance(head, Head)
             tail = student if head.shares_tail else head
-            head_srs.append(to_image(head(tapped[tap], skip), tail, self.img_range, added))
+            head_srs.append(to_image(head(tapped[tap], skip), tail, self.img_range, base))
         return head_srs
 
 
@@ -247,18 +242,18 @@ class Head(nn.Module):
         return refined + (self.conv_skip(skip) if 'conv_skip' in self._modules else skip)
 
 
-def to_image(feature: Tensor, tail: nn.Module, img_range: float, added: Tensor) -> Tensor:
+def to_image(feature: Tensor, tail: nn.Module, img_range: float, base: Tensor) -> Tensor:
     """Upscale a feature by a tail, to an image in [0, 1]; its last convolution is left out of autocast.
 
     Args:
         feature: The refined feature, (N, C, h, w).
         tail: Whose ``upsample`` and ``conv_last``: the head's own or the student's.
         img_range: What the last convolution makes is divided by this.
-        added: Added to that, of a shape and type fit for it: the mean of the images, an upscaled image.
+        base: Added to that: the mean of the images, or an upscaled image, in its type.
     """
     feature = tail.get_submodule('upsample')(feature)
     with torch.autocast(feature.device.type, enabled=False):
-        return tail.get_submodule('conv_last')(feature.to(added.dtype)) / img_range + added
+        return tail.get_submodule('conv_last')(feature.to(base.dtype)) / img_range + base
 
 
 def _size(feature: Tensor) -> str:
@@ -287,23 +282,20 @@ def _head_settings(section: Mapping[str, Any]) -> dict[str, Any]:
     return {**HEAD, **section}
 
 
-def _tap_paths(taps: Sequence[str] | Mapping[str, int], dry: DryRun) -> list[str]:
-    if isinstance(taps, Mapping):
-        count = taps.get(EVENLY)
-        if list(taps) != [EVENLY] or not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise UserError(f'taps: must be a list of paths or {EVENLY}: a number of heads, not {dict(taps)!r}')
-        trunk = find_trunk(dry, f'taps.{EVENLY}')
-        if count > len(trunk.blocks):
-            raise UserError(f"taps.{EVENLY}: {count} are more than the {len(trunk.blocks)} blocks of '{trunk.path}'")
-        return trunk.boundaries(count)
-    if not isinstance(taps, list | tuple) or not taps or not all(isinstance(tap, str) for tap in taps):
-        raise UserError(f'taps: must be a list of paths or {EVENLY}: a number of heads, not {taps!r}')
-    return expand(list(taps))
+def _tap_paths(taps: TapList, probed: NetworkProbe) -> list[str]:
+    paths = resolve(taps, 'taps', lambda: probed)
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UserError(f"taps: '{path}' is there twice")
+    return paths
 
 
-def _skip_paths(wanted: str, dry: DryRun) -> list[str]:
-    if not isinstance(wanted, str):
-        raise UserError(f'global_skip: must be {TRUNK}, a path or {NONE}, not {wanted!r}')
+def _skip_paths(wanted: str, probed: NetworkProbe) -> list[str]:
+    if wanted == NONE:
+        return []
     if wanted == TRUNK:
-        return [find_trunk(dry, 'global_skip').entry]
-    return [] if wanted == NONE else [wanted]
+        return [find_trunk(probed, 'global_skip').entry]
+    paths = resolve([wanted], 'global_skip', lambda: probed) if isinstance(wanted, str) else []
+    if len(paths) != 1:
+        raise UserError(f'global_skip: must be {TRUNK}, a path or {NONE}, not {wanted!r}')
+    return paths

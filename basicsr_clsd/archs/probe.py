@@ -17,7 +17,7 @@ TOLERANCE = 1e-5
 
 
 @dataclass
-class DryRun:
+class NetworkProbe:
     """A network and the small image that it was run on.
 
     Args:
@@ -40,27 +40,27 @@ class DryRun:
         _upscale(self.network, self.image)
 
     @torch.no_grad()
-    def added(self) -> tuple[str | None, Tensor]:
-        """What the network adds to the output of its last layer, to learn no more than the rest: all it does at zero.
+    def residual_base(self) -> tuple[str | None, Tensor]:
+        """What the network adds to the output of its last layer: its output when all trained weights are 0.
 
         Returns:
-            How it upscales the image that it adds (a mode of ``F.interpolate``; None: it adds none), and the mean that
-            it adds, (1, C', 1, 1). Anything else that it may add counts as nothing.
+            The mode of ``F.interpolate`` by which it upscales the image that it adds (None: it adds none), and the mean
+            that it adds, (1, C', 1, 1). Anything else counts as nothing.
         """
         trained = {name: value for name, value in self.network.named_parameters() if value.requires_grad}
         zeros = {name: torch.zeros_like(value) for name, value in trained.items()}
-        added = functional_call(self.network, zeros, (self.image,))
+        base = functional_call(self.network, zeros, (self.image,))
         for mode in (None, *INTERPOLATIONS):
-            if mode is not None and self.image.shape[1] != added.shape[1]:
+            if mode is not None and self.image.shape[1] != base.shape[1]:
                 continue
-            rest = added if mode is None else added - upscaled(self.image, self.scale, mode)
+            rest = base if mode is None else base - interpolate(self.image, self.scale, mode)
             mean = rest[:, :, :1, :1]
             if (rest - mean).abs().max() <= TOLERANCE:
                 return mode, mean * (mean.abs() > TOLERANCE)
-        return None, torch.zeros(1, added.shape[1], 1, 1)
+        return None, torch.zeros(1, base.shape[1], 1, 1)
 
 
-def dry_run(network: nn.Module) -> DryRun:
+def probe(network: nn.Module) -> NetworkProbe:
     """Run a network on a small image, RGB or luma, whichever it takes; it is left in evaluation mode.
 
     Raises:
@@ -68,11 +68,12 @@ def dry_run(network: nn.Module) -> DryRun:
     """
     window, kind = window_of(network), type(network).__name__
     side = window * -(-SHORTEST_SIDE // window)
+    device = next((value.device for value in network.parameters()), torch.device('cpu'))
     network.eval()
     reasons = []
     for channels in CHANNELS:
-        # Not from torch's own generator: the heads' weights must not depend on what was tried out.
-        image = torch.rand(1, channels, 2 * side, 3 * side, generator=torch.Generator().manual_seed(0))
+        # Not from torch's own generator: the heads' weights must not depend on the probe.
+        image = torch.rand(1, channels, 2 * side, 3 * side, generator=torch.Generator().manual_seed(0)).to(device)
         try:
             sr = _upscale(network, image)
         except FAULTS as error:
@@ -85,7 +86,7 @@ def dry_run(network: nn.Module) -> DryRun:
             raise UserError(
                 f'student: {kind} makes {made} of an image {tuple(image.shape)}, no image some times the size'
             )
-        return DryRun(network, image, sr)
+        return NetworkProbe(network, image, sr)
     raise UserError(f'student: {kind} cannot upscale an image: {reasons[0]}')
 
 
@@ -94,7 +95,7 @@ def _upscale(network: nn.Module, image: Tensor) -> Tensor:
     return network(image)
 
 
-def upscaled(image: Tensor, scale: int, mode: str) -> Tensor:
+def interpolate(image: Tensor, scale: int, mode: str) -> Tensor:
     """Upscale images (N, C, h, w) as networks do that learn the rest."""
     corners = None if mode == 'nearest' else False
     return F.interpolate(image, scale_factor=float(scale), mode=mode, align_corners=corners)

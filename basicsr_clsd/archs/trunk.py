@@ -1,15 +1,15 @@
 """The trunk of a network: its longest chain of blocks whose output is like their input."""
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from basicsr_clsd.archs.probe import DryRun
+from basicsr_clsd.archs.probe import NetworkProbe
 from basicsr_clsd.archs.taps import FEATURE_DIMS, INPUT, ROW_BY_ROW, as_map
 from basicsr_clsd.errors import UserError
 
@@ -17,6 +17,9 @@ from basicsr_clsd.errors import UserError
 FOLDS = (1, 2, 4)
 WEIGHT_DIMS = 2
 RANGE = re.compile(r'(\d+)-(\d+)(?:/([1-9]\d*))?')
+
+EVENLY = 'evenly'
+TapList = Sequence[str | Mapping[str, int]] | Mapping[str, int]
 
 Sizes = tuple[torch.Size, torch.Size]
 
@@ -51,7 +54,7 @@ def is_lr_sized(feature: torch.Size, image: torch.Size) -> bool:
     )
 
 
-def find_trunk(dry: DryRun, where: str) -> Trunk:
+def find_trunk(probed: NetworkProbe, where: str) -> Trunk:
     """Find the trunk: the outermost container with a chain of blocks; of several, the longest chain.
 
     A block is a module in an ``nn.Sequential`` or ``nn.ModuleList`` that makes a feature of the size and number of
@@ -61,23 +64,23 @@ def find_trunk(dry: DryRun, where: str) -> Trunk:
     Raises:
         UserError: There is none; names ``where``, the key in the options.
     """
-    trunks = [trunk for trunk in _chains(dry) if trunk.blocks]
+    trunks = [trunk for trunk in _chains(probed) if trunk.blocks]
     if not trunks:
-        kind = type(dry.network).__name__
+        kind = type(probed.network).__name__
         raise UserError(f'{where}: no chain of blocks that keep the size of the LR image is in {kind}; give paths')
     return min(trunks, key=lambda trunk: (len(trunk.blocks) == 1, trunk.path.count('.'), -len(trunk.blocks)))
 
 
-def _chains(dry: DryRun) -> list[Trunk]:
+def _chains(probed: NetworkProbe) -> list[Trunk]:
     """The longest chain in each container."""
-    network = dry.network
+    network = probed.network
     containers = {
         path: module
         for path, module in network.named_modules()
         if path and isinstance(module, nn.Sequential | nn.ModuleList)
     }
     sizes: dict[str, Sizes] = {}
-    grid = (dry.image.shape[2], dry.image.shape[3]) if isinstance(network, ROW_BY_ROW) else None
+    grid = (probed.image.shape[2], probed.image.shape[3]) if isinstance(network, ROW_BY_ROW) else None
 
     def note(path: str, _: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         before, after = as_map(arguments[0] if arguments else None, grid), as_map(output, grid)
@@ -87,11 +90,11 @@ def _chains(dry: DryRun) -> list[Trunk]:
     children = {f'{path}.{name}': child for path, whole in containers.items() for name, child in whole.named_children()}
     handles = [child.register_forward_hook(partial(note, path)) for path, child in children.items()]
     try:
-        dry.run()
+        probed.run()
     finally:
         for handle in handles:
             handle.remove()
-    return [Trunk(path, _longest_chain(path, module, sizes, dry.image.shape)) for path, module in containers.items()]
+    return [Trunk(path, _longest_chain(path, module, sizes, probed.image.shape)) for path, module in containers.items()]
 
 
 def _longest_chain(
@@ -110,20 +113,41 @@ def _longest_chain(
     return max(found, key=len)
 
 
-def expand(taps: list[str]) -> list[str]:
-    """Write out the ranges of paths: ``body.3-11/4`` is ``body.3``, ``body.7``, ``body.11``.
+def resolve(taps: TapList, where: str, probed: Callable[[], NetworkProbe]) -> list[str]:
+    """The taps that an option means, by paths of modules; the one language of taps.
+
+    ``body.3`` is the output of that module, ``body.3:input`` its input. ``body.3-11/4`` is every fourth from 3 to 11.
+    ``{'evenly': T}`` are T boundaries between the blocks of the trunk, which cut it into T + 1 equal parts; it stands
+    alone, or in a list beside others.
+
+    Args:
+        taps: What the option says.
+        where: Its key, for errors.
+        probed: Gives the network, run on a small image; it is called for ``evenly`` only.
 
     Raises:
-        UserError: A range ends before it starts, or a tap comes twice.
+        UserError: It is none of these.
     """
-    paths = list(chain.from_iterable(_expanded(tap) for tap in taps))
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UserError(f"taps: '{path}' is there twice")
-    return paths
+    entries = [taps] if isinstance(taps, Mapping) else taps
+    if not isinstance(entries, list | tuple) or not entries or not all(isinstance(e, str | Mapping) for e in entries):
+        raise UserError(f'{where}: must be a list of paths or {EVENLY}: a number of taps, not {taps!r}')
+    found: list[str] = []
+    for entry in entries:
+        found += _range(entry, where) if isinstance(entry, str) else _evenly(entry, where, probed)
+    return found
 
 
-def _expanded(tap: str) -> list[str]:
+def _evenly(section: Mapping[str, int], where: str, probed: Callable[[], NetworkProbe]) -> list[str]:
+    count = section.get(EVENLY)
+    if list(section) != [EVENLY] or not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise UserError(f'{where}: must be a list of paths or {EVENLY}: a number of taps, not {dict(section)!r}')
+    trunk = find_trunk(probed(), f'{where}.{EVENLY}')
+    if count > len(trunk.blocks):
+        raise UserError(f"{where}.{EVENLY}: {count} are more than the {len(trunk.blocks)} blocks of '{trunk.path}'")
+    return trunk.boundaries(count)
+
+
+def _range(tap: str, where: str) -> list[str]:
     path, colon, kind = tap.partition(':')
     paths = ['']
     for part in path.split('.'):
@@ -132,6 +156,6 @@ def _expanded(tap: str) -> list[str]:
         if matched:
             names = [str(number) for number in range(int(matched[1]), int(matched[2]) + 1, int(matched[3] or 1))]
             if not names:
-                raise UserError(f"taps: '{tap}': the range {part} ends before it starts")
+                raise UserError(f"{where}: '{tap}': the range {part} ends before it starts")
         paths = [f'{before}.{name}' if before else name for before in paths for name in names]
     return [path + colon + kind for path in paths]

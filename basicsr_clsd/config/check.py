@@ -120,9 +120,6 @@ def _check_distillation(options: Options, train: Train) -> None:
         where = f'train.distill_opt.{number}'
         # The channels at the taps are found out when the networks have been built.
         registry.check('losses', term, where, given=('student_channels', 'teacher_channels'))
-        if len(term.student_taps) != len(term.teacher_taps):
-            counts = f'{len(term.teacher_taps)} taps, {len(term.student_taps)} of the student'
-            raise UserError(f'{where}.teacher_taps: {counts}; each needs its counterpart')
 
 
 def _check_wandb(options: Options) -> None:

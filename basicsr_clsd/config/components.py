@@ -1,8 +1,8 @@
 """What is built by name from a registry: networks, losses, metrics, with the arguments of their constructors."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from basicsr_clsd.config.section import Section, Text
 
@@ -43,17 +43,28 @@ class ContrastiveTerm(Loss):
     )
 
 
+def _taps(value: object) -> object:
+    entries = value if isinstance(value, list) else [value]
+    if not isinstance(value, list | dict) or not all(isinstance(each, str | int | float | dict) for each in entries):
+        raise ValueError('must be a list of paths or evenly: a number of taps')
+    return [each if isinstance(each, dict) else str(each) for each in value] if isinstance(value, list) else value
+
+
+# Written out when the network is there, by `archs.trunk.resolve`.
+Taps = Annotated[list[str | dict[str, Any]] | dict[str, Any], BeforeValidator(_taps)]
+
+
 class DistillationTerm(Loss):
     """One term between the student and the teacher."""
 
     not_passed = ('name', 'student_taps', 'teacher_taps')
     name: Text | None = Field(default=None, description="the term's name in the log; default the loss's own")
-    student_taps: list[Text] = Field(
+    student_taps: Taps = Field(
         default_factory=list,
         description='features of the student: paths of modules, whose output is meant (`body.9`), or input '
-        '(`upsample:input`)',
+        '(`upsample:input`); ranges of them (`body.3-11/4`); `evenly: T`, boundaries between the blocks of the trunk',
     )
-    teacher_taps: list[Text] = Field(default_factory=list, description='features of the teacher, one for each of those')
+    teacher_taps: Taps = Field(default_factory=list, description='features of the teacher, one for each of those')
 
 
 class Metric(Component):

@@ -51,11 +51,13 @@ def paired_features(student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Te
     counts = len(student.features), len(teacher.features)
     if counts[0] != counts[1] or not counts[0]:
         raise ValueError(f'needs as many taps of the teacher as of the student, and one at least, not {counts}')
-    for number, (mine, its) in enumerate(zip(student.features, teacher.features, strict=True), start=1):
-        if (len(mine), *mine.shape[2:]) != (len(its), *its.shape[2:]):
-            shapes = f'{tuple(mine.shape)} of the student and {tuple(its.shape)} of the teacher'
+    pairs = list(zip(student.features, teacher.features, strict=True))
+    for number, pair in enumerate(pairs, start=1):
+        sizes = [(len(feature), *feature.shape[2:]) for feature in pair]
+        if sizes[0] != sizes[1]:
+            shapes = f'{tuple(pair[0].shape)} of the student and {tuple(pair[1].shape)} of the teacher'
             raise ValueError(f'the features at tap {number} differ in size: {shapes}')
-    return list(zip(student.features, teacher.features, strict=True))
+    return pairs
 
 
 @LOSS_REGISTRY.register()

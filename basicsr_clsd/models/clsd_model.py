@@ -2,8 +2,9 @@
 
 import torch
 from basicsr.utils.registry import MODEL_REGISTRY
-from torch import Tensor, nn
+from torch import Tensor
 
+from basicsr_clsd.archs import NetworkWithHeads
 from basicsr_clsd.config.schema import Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.losses import ContrastiveLoss
@@ -29,11 +30,10 @@ class CLSDModel(SupervisedModel):
         if contrastive is not None and not isinstance(contrastive, ContrastiveLoss):
             raise UserError(f'train.contrastive_opt.type: {type(contrastive).__name__} is no contrastive loss')
         self.contrastive_loss = contrastive
-        heads = getattr(self.net_g, 'heads', None)
-        if not isinstance(heads, nn.ModuleList) or not len(heads):
+        if not isinstance(self.net_g, NetworkWithHeads):
             raise UserError(
-                f'network_g: CLSDModel needs a network with heads: EDSRHeads with head_taps, or WithHeads around any '
-                f'other; {self.options.network_g.type} has none here'
+                f'network_g: CLSDModel needs a network with heads: EDSRHeads, or WithHeads around any other; '
+                f'{self.options.network_g.type} has none'
             )
 
     def loss_terms(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -16,7 +16,7 @@ from basicsr_clsd.config.schema import Train
 from basicsr_clsd.errors import FAULTS, UserError
 from basicsr_clsd.losses import DistillationLoss, Outputs
 from basicsr_clsd.models.supervised_model import SupervisedModel
-from basicsr_clsd.models.teacher import Tapped, Teacher, first_output
+from basicsr_clsd.models.teacher import Tapped, Teacher, TermTaps, first_output
 from basicsr_clsd.networks.check import channels_of, trial_image
 
 KEY = 'train.distill_opt'
@@ -36,19 +36,19 @@ class KDModel(SupervisedModel):
     def _build_losses(self, train: Train) -> None:
         super()._build_losses(train)
         sections = train.distill_opt or []
-        taps = FeatureTaps(student_of(self.net_g), [tap for section in sections for tap in section.student_taps], KEY)
-        its_taps = [tap for section in sections for tap in section.teacher_taps]
-        self.teacher = Teacher(self.options, self.device, its_taps, KEY)
+        self.teacher = Teacher(self.options, self.device, [section.teacher_taps for section in sections], KEY)
         self.loaded.append(self.teacher.loaded)
-        student, teacher = self._sample(taps), self.teacher.sample
+        taps = TermTaps(student_of(self.net_g), [section.student_taps for section in sections], KEY, 'student_taps')
+        student, teacher = self._sample(taps.features), self.teacher.sample
         terms: dict[str, _Term] = {}
         for number, section in enumerate(sections):
-            term = self._build_term(section, student, teacher, f'{KEY}.{number}')
+            pair = taps.of_terms[number], self.teacher.taps.of_terms[number]
+            term = self._build_term(section, pair, student, teacher, f'{KEY}.{number}')
             name = section.name or term.loss.symbol
             if name in terms:
                 raise UserError(f"{KEY}.{number}.name: two terms are named '{name}'; give this one a name of its own")
             terms[name] = term
-        self.pupil = _Pupil(self.net_g, taps, terms, self.in_pixel_range)
+        self.pupil = _Pupil(self.net_g, taps.features, terms, self.in_pixel_range)
 
     def _sample(self, taps: FeatureTaps) -> Tapped:
         """The student's output and features of a small image."""
@@ -59,22 +59,32 @@ class KDModel(SupervisedModel):
         self.net_g.train()
         return sr, features
 
-    def _build_term(self, section: DistillationTerm, student: Tapped, teacher: Tapped, where: str) -> '_Term':
-        """Build a term for the channels at its taps, and try it out."""
+    def _build_term(
+        self,
+        section: DistillationTerm,
+        taps: tuple[list[str], list[str]],
+        student: Tapped,
+        teacher: Tapped,
+        where: str,
+    ) -> '_Term':
+        """Build a term for the channels at its taps, of the student and of the teacher, and try it out."""
+        if len(taps[0]) != len(taps[1]):
+            counts = f'{len(taps[1])} taps, {len(taps[0])} of the student'
+            raise UserError(f'{where}.teacher_taps: {counts}; each needs its counterpart')
         kind = registry.find('losses', section.type, f'{where}.type')
         if not issubclass(kind, DistillationLoss):
             raise UserError(f'{where}.type: {section.type} is no distillation loss')
         given = {
-            key: [tapped[1][tap].shape[1] for tap in taps]
-            for key, tapped, taps in (
-                ('student_channels', student, section.student_taps),
-                ('teacher_channels', teacher, section.teacher_taps),
+            key: [tapped[1][tap].shape[1] for tap in paths]
+            for key, tapped, paths in (
+                ('student_channels', student, taps[0]),
+                ('teacher_channels', teacher, taps[1]),
             )
             if key in inspect.signature(kind).parameters
         }
         try:
             loss = kind(**section.arguments(), **given).to(self.device)
-            term = _Term(loss, section.student_taps, section.teacher_taps)
+            term = _Term(loss, *taps)
             with torch.no_grad():
                 term(student, teacher, student[0])
         except FAULTS as error:
@@ -121,9 +131,11 @@ class _Term(nn.Module):
 
     def forward(self, student: Tapped, teacher: Tapped, gt: Tensor) -> Tensor:
         """The term of the outputs (N, 3, H, W), in the losses' range, and the features by tap."""
-        mine = Outputs(student[0], [student[1][tap].float() for tap in self.student_taps])
-        its = Outputs(teacher[0], [teacher[1][tap].float() for tap in self.teacher_taps])
-        return self.loss(mine, its, gt)
+        return self.loss(
+            Outputs(student[0], [student[1][tap].float() for tap in self.student_taps]),
+            Outputs(teacher[0], [teacher[1][tap].float() for tap in self.teacher_taps]),
+            gt,
+        )
 
 
 class _Pupil(nn.Module):

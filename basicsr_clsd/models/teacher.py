@@ -1,13 +1,16 @@
 """The frozen network that a student learns from."""
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from basicsr_clsd import registry
 from basicsr_clsd.archs import student_of
+from basicsr_clsd.archs.probe import probe
 from basicsr_clsd.archs.taps import FeatureTaps
+from basicsr_clsd.archs.trunk import TapList, resolve
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError
@@ -18,6 +21,27 @@ from basicsr_clsd.networks.weights import load_weights
 Tapped = tuple[Tensor, dict[str, Tensor]]
 
 
+class TermTaps:
+    """The taps of all distillation terms in one network.
+
+    Args:
+        network: The network.
+        taps: Of each term, see :func:`~basicsr_clsd.archs.trunk.resolve`.
+        where: Key of the terms in the options.
+        key: Key of the taps in a term.
+
+    Raises:
+        UserError: They do not exist; names the key.
+    """
+
+    def __init__(self, network: nn.Module, taps: Sequence[TapList], where: str, key: str) -> None:
+        self.of_terms = [
+            resolve(wanted, f'{where}.{number}.{key}', lambda: probe(network)) if wanted else []
+            for number, wanted in enumerate(taps)
+        ]
+        self.features = FeatureTaps(network, [tap for term in self.of_terms for tap in term], where)
+
+
 class Teacher:
     """``network_teacher`` with the weights of ``path.pretrain_network_teacher``, in eval mode, without gradients.
 
@@ -26,14 +50,14 @@ class Teacher:
     Args:
         options: With both, and ``train.teacher``: precision, memory format, compilation.
         device: Where it computes.
-        taps: The features that are wanted.
-        where: Key of the taps in the options.
+        taps: Of each distillation term.
+        where: Key of the terms in the options.
 
     Raises:
         UserError: The file is not there or does not fit, or the network or a tap does not work.
     """
 
-    def __init__(self, options: Options, device: torch.device, taps: list[str], where: str) -> None:
+    def __init__(self, options: Options, device: torch.device, taps: Sequence[TapList], where: str) -> None:
         section, path = options.network_teacher, options.path
         assert isinstance(section, Component) and options.train is not None
         assert path.pretrain_network_teacher is not None
@@ -46,9 +70,10 @@ class Teacher:
             self.loaded = load_weights(network, path.pretrain_network_teacher, [key], option='path.param_key_teacher')
         except UserError as error:
             raise UserError(f'path.pretrain_network_teacher: {error}') from error
+        network = student_of(network)
         self.fingerprint = _digest(network)
-        self.network = placed(network.eval().requires_grad_(False), device, self.memory_format)
-        self.taps = FeatureTaps(student_of(self.network), taps, where)
+        self.network = placed(network.requires_grad_(False), device, self.memory_format)
+        self.taps = TermTaps(self.network.eval(), taps, where, 'teacher_taps')
         with keep_ends_fp32(self.network):
             image = trial_image(channels_of(options))
             check_output(self._try, image, options.scale, f'network_teacher: {section.type}')
@@ -60,7 +85,7 @@ class Teacher:
         )
 
     def _try(self, image: Tensor) -> Tensor:
-        with torch.no_grad(), self.taps.trial(image) as features:
+        with torch.no_grad(), self.taps.features.trial(image) as features:
             sr = first_output(self.network(image.to(self.device)))
         self.sample: Tapped = sr, features  # of a small image, to know the features' sizes by
         return sr
@@ -68,7 +93,7 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, lq: Tensor) -> Tapped:
         """Upscale images (N, 3, h, w) in [0, 1]: the output in that range, and the features by tap."""
-        with autocast(self.device, self.precision), self.taps.recording(lq) as features:
+        with autocast(self.device, self.precision), self.taps.features.recording(lq) as features:
             sr = first_output(self.network(lq.contiguous(memory_format=self.memory_format)))
         return sr, features
 

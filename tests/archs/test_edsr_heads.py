@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from basicsr_clsd.archs import EDSRHeads
+from basicsr_clsd.errors import UserError
 from basicsr_clsd.networks.precision import keep_ends_fp32
 
 SCALES = (2, 3, 4)
@@ -222,6 +223,25 @@ def test_mean_follows_the_network_and_is_not_saved():
 @pytest.mark.parametrize('taps', [(0,), (5,), (-1,), (2, 2)])
 def test_wrong_taps_are_told(taps):
     with pytest.raises(ValueError, match=r'head_taps .* 1 to num_block=4'):
+        small(head_taps=taps)
+
+
+@pytest.mark.parametrize('taps', [['body.0', 3], ['body.0-2/2'], ['body.0', 'body.3:input']])
+def test_taps_may_be_paths(taps):
+    net = small(head_taps=taps)
+    assert_outputs(net, expected(net, images(), (1, 3)))
+
+
+@pytest.mark.parametrize(
+    ('taps', 'text'),
+    [
+        ([], r'head_taps: must be a list of paths or evenly: a number of taps, not \[\]'),
+        (['body.3', 4], "head_taps: 'body.3' is there twice"),
+        ({'evenly': 5}, "head_taps.evenly: 5 are more than the 4 blocks of 'body'"),
+    ],
+)
+def test_wrong_paths_are_told(taps, text):
+    with pytest.raises(UserError, match=f'^{text}'):
         small(head_taps=taps)
 
 

@@ -69,6 +69,7 @@ def test_evenly_cuts_the_trunk_between_its_blocks(student, count, taps, skip):
         (['body.4-9/3.conv2'], ['body.4.conv2', 'body.7.conv2']),
         (['body.1-2:input'], ['body.1:input', 'body.2:input']),
         (['conv_first', 'body.3-3'], ['conv_first', 'body.3']),
+        ([{'evenly': 1}, 'body.2'], ['body.7', 'body.2']),
     ],
 )
 def test_ranges_of_paths(written, meant):

@@ -235,10 +235,6 @@ def test_distillation_with_a_teacher_passes(options):
             {'train': {'distill_opt': [{'type': 'RegressedFeatureLoss', 'student_channels': [1]}]}},
             'train.distill_opt.0.student_channels: RegressedFeatureLoss has no such argument',
         ),
-        (
-            {'train': {'distill_opt': [{'type': 'SpatialAffinityLoss', 'student_taps': ['a', 'b']}]}},
-            'train.distill_opt.0.teacher_taps: 0 taps, 2 of the student; each needs its counterpart',
-        ),
         ({'model_type': 'CLSDModel'}, 'network_teacher: CLSDModel has no teacher; use model_type: KDModel'),
         (
             {'model_type': 'SupervisedModel', 'network_teacher': None},

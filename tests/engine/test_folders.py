@@ -68,7 +68,7 @@ def impossible_network(_run):
 
 
 def network_without_heads(_run):
-    return ['network_g:head_taps=[]'], 'CLSDModel needs a network with heads'
+    return ['network_g:head_taps=[]'], 'network_g.head_taps: must be a list of paths'
 
 
 def missing_weights(run):

@@ -100,14 +100,14 @@ ODD = {'type': 'SwinIR', 'upscale': 2, 'img_size': 8, 'window_size': 4, 'embed_d
         ({'taps': ['body.0-9']}, "network_g.taps: RCAN has no module 'body.2'; the nearest are "),
         ({'taps': ['body.1-0']}, "network_g.taps: 'body.1-0': the range 1-0 ends before it starts"),
         ({'taps': ['body.1', 'body.0-1']}, "network_g.taps: 'body.1' is there twice"),
-        ({'taps': []}, 'network_g.taps: must be a list of paths or evenly: a number of heads, not []'),
+        ({'taps': []}, 'network_g.taps: must be a list of paths or evenly: a number of taps, not []'),
         (
             {'taps': {'evenly': 0}},
-            "network_g.taps: must be a list of paths or evenly: a number of heads, not {'evenly': 0}",
+            "network_g.taps: must be a list of paths or evenly: a number of taps, not {'evenly': 0}",
         ),
         (
             {'taps': {'every': 3}},
-            "network_g.taps: must be a list of paths or evenly: a number of heads, not {'every': 3}",
+            "network_g.taps: must be a list of paths or evenly: a number of taps, not {'every': 3}",
         ),
         (
             {'taps': {'evenly': 3}},

@@ -214,7 +214,7 @@ def test_student_weights_start_a_network_with_heads(make_model, make_batch, tmp_
             {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'head_taps': None, 'head_num_block': None},
             'CLSDModel needs a network with heads',
         ),
-        ({'head_taps': []}, 'head_taps must be distinct block counts from 1 to num_block=2'),
+        ({'head_taps': []}, 'head_taps: must be a list of paths or evenly: a number of taps'),
     ],
 )
 def test_network_must_have_heads(make_model, network, told):

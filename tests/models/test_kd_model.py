@@ -386,6 +386,14 @@ def test_names_of_terms(distill, make_batch):
         ({'type': 'SpatialAffinityLoss'}, 'train.distill_opt.0: SpatialAffinityLoss: needs as many taps'),
         ({**LFD[0], 'kernel_size': 2}, 'train.distill_opt.0: RegressedFeatureLoss: kernel_size must be odd'),
         (
+            {'type': 'SpatialAffinityLoss', 'student_taps': ['body.0-1']},
+            'train.distill_opt.0.teacher_taps: 0 taps, 2 of the student; each needs its counterpart',
+        ),
+        (
+            {**FAKD[1], 'teacher_taps': {'evenly': 7}},
+            "train.distill_opt.0.teacher_taps.evenly: 7 are more than the 6 blocks of 'body'",
+        ),
+        (
             {**FAKD[1], 'teacher_taps': ['body.1', 'body.3', 'upsample']},
             'train.distill_opt.0: SpatialAffinityLoss: the features at tap 3 differ in size',
         ),
@@ -407,6 +415,15 @@ def test_terms_that_cannot_work_are_told_in_one_line(distill, term, text):
     with pytest.raises(UserError) as told:
         distill([term])
     assert str(told.value).startswith(text) and '\n' not in str(told.value)
+
+
+def test_taps_need_not_name_each_block(distill, make_batch):
+    written, evenly = (
+        distill([{**FAKD[1], 'student_taps': student, 'teacher_taps': teacher}])
+        for student, teacher in ((['body.0', 'body.1'], ['body.1', 'body.3']), ({'evenly': 2}, ['body.1-3/2']))
+    )
+    batch = make_batch()
+    assert step(written, batch) == step(evenly, batch)
 
 
 def test_teacher_of_another_scale_is_told(distill):
