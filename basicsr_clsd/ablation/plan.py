@@ -1,10 +1,7 @@
 """A set of trainings x seeds, each trained and then tested: what there is to do, and what is done already."""
 
-import fcntl
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,25 +146,3 @@ def plan(file: Path, seeds: Sequence[int], overrides: Sequence[str] = (), for_te
         if names.count(name) > 1:
             raise UserError(f'{file}: two runs, or the set and a run, are called {name}')
     return jobs
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """Keep a second process from the same work, as long as this one or a command that got the lock's number runs.
-
-    Yields:
-        The number of the open file, for the commands to inherit.
-
-    Raises:
-        UserError: The work is under way.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    number = os.open(folder / '.lock', os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f'{folder}: another process, or a command that it started, is at work on this') from error
-        yield number
-    finally:
-        os.close(number)

@@ -24,12 +24,11 @@ class Runs:
     Args:
         jobs: What to do.
         devices: One job at a time on each: numbers of GPUs, ``cpu``, or ``any``, which leaves it to the options.
-        lock: An open file that every command inherits.
         console: Where to say what is done.
     """
 
-    def __init__(self, jobs: Sequence[Job], devices: Sequence[str], lock: int, console: Console) -> None:
-        self.jobs, self.devices, self.lock, self.console = jobs, devices, lock, console
+    def __init__(self, jobs: Sequence[Job], devices: Sequence[str], console: Console) -> None:
+        self.jobs, self.devices, self.console = jobs, devices, console
         self.failed: dict[str, str] = {}
         self.stopped_by: int | None = None
         self._waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -99,7 +98,6 @@ class Runs:
                 text=True,
                 errors='replace',
                 start_new_session=True,
-                pass_fds=[self.lock],
             )
             self._children.add(child)
         _, errors = child.communicate()

@@ -16,11 +16,12 @@ from basicsr_clsd.errors import FAILURE
 def ablate(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Plan, run, and sum up."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
-    from basicsr_clsd.ablation.plan import locked, plan, read_set  # noqa: PLC0415
+    from basicsr_clsd.ablation.plan import plan, read_set  # noqa: PLC0415
     from basicsr_clsd.ablation.runs import ANY, Runs  # noqa: PLC0415
     from basicsr_clsd.ablation.summary import summarize  # noqa: PLC0415
     from basicsr_clsd.config.paths import options_file  # noqa: PLC0415
     from basicsr_clsd.runtime.files import check_writable  # noqa: PLC0415
+    from basicsr_clsd.runtime.locks import exclusive  # noqa: PLC0415
 
     file = options_file(arguments.set)
     chosen = read_set(file)
@@ -32,8 +33,9 @@ def ablate(arguments: argparse.Namespace, console: cli.Console) -> None:
         return
     folder = jobs[0].results.with_name(chosen.name)
     check_writable(folder)
-    with locked(folder) as lock:
-        runs = Runs(jobs, arguments.devices or [ANY], lock, console)
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / '.lock', folder, 'is at work on this'):
+        runs = Runs(jobs, arguments.devices or [ANY], console)
         runs.run()
         if runs.stopped_by is not None:
             console.print('Stopped; the same command goes on.')

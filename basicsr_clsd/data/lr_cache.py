@@ -1,19 +1,17 @@
 """LR images made from HR images, once, and kept beside them."""
 
-import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from basicsr_clsd.data.stores import FolderStore
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.matlab_resize import matlab_resize
 from basicsr_clsd.runtime.files import write_image, write_text
+from basicsr_clsd.runtime.locks import exclusive
 
-MANIFEST = 'made_from.json'
+MANIFEST, LOCK = 'made_from.json', '.lock'
 
 
 def default_cache(dataroot_gt: str | Path, scale: int) -> Path:
@@ -57,7 +55,8 @@ def make_lr(gt: FolderStore, names: list[str], scale: int, cache: Path) -> dict[
     if not missing():
         return lr_names
     try:
-        with _locked(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        with exclusive(cache / LOCK, cache):
             todo, manifest = missing(), _read_manifest(cache)  # another run may have made them meanwhile
             logging.getLogger('basicsr').info(f'Making {len(todo)} LR images (x{scale}, MATLAB bicubic) in {cache}')
             for count, name in enumerate(todo, start=1):
@@ -69,18 +68,6 @@ def make_lr(gt: FolderStore, names: list[str], scale: int, cache: Path) -> dict[
         reason = error.strerror or error
         raise UserError(f'{cache}: LR images cannot be written ({reason}); set lq_cache to another folder') from error
     return lr_names
-
-
-@contextmanager
-def _locked(cache: Path) -> Iterator[None]:
-    """Keep other processes that would fill the same cache waiting; a lock ends with its process, however that ends."""
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = os.open(cache, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def _write_lr(gt: FolderStore, name: str, scale: int, target: Path) -> None:

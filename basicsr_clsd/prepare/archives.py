@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from basicsr_clsd.errors import UserError, first_line
-from basicsr_clsd.runtime.files import check_free, temporary_path, write_atomically
+from basicsr_clsd.runtime.files import check_free, hidden_path, write_atomically
 
 LONGEST_NAME = 200  # of the 255 bytes of a file's name; a temporary one is longer
 ENCRYPTED = 0x1
@@ -70,7 +70,7 @@ def unpack(archive: Path, folder: Path, progress: Callable[[Sequence[Member]], I
     """
     if folder.exists():
         return
-    partial = temporary_path(folder)
+    partial = hidden_path(folder)
     if partial.exists():
         shutil.rmtree(partial)
     with _members(archive) as members:

@@ -17,8 +17,8 @@ from basicsr_clsd.data.stores import FolderStore
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.prepare import catalogue
 from basicsr_clsd.prepare.download import remaining
-from basicsr_clsd.prepare.workspace import ARCHIVES, MADE_FROM, UNPACKED, bar, claimed, refuse, unpacked
-from basicsr_clsd.runtime.files import check_free, temporary_path, write_image, write_text
+from basicsr_clsd.prepare.workspace import ARCHIVES, MADE_FROM, UNPACKED, bar, prepared_folder, raise_faults, unpacked
+from basicsr_clsd.runtime.files import check_free, hidden_path, write_image, write_text
 
 SCALES = (2, 3, 4)
 TOP = 'benchmark'  # folder in the archive
@@ -59,7 +59,7 @@ def prepare(known: BenchmarkSets, root: Path, archives: Path | None, console: Co
         OSError: The download or the disk failed.
     """
     root = located(root)
-    with claimed(root):
+    with prepared_folder(root):
         todo = []
         for name in known.images:
             if not (root / name).exists():
@@ -86,7 +86,7 @@ def _is_ours(folder: Path, known: BenchmarkSets) -> bool:
 def _make_all(known: BenchmarkSets, source: Path, root: Path, names: list[str], console: Console) -> None:
     faults = []
     for name in names:
-        partial = temporary_path(root / name)
+        partial = hidden_path(root / name)
         if partial.exists():
             shutil.rmtree(partial)
         found = _make(source / name, known.images[name], partial, bar(console, f'Writing {name}'))
@@ -98,7 +98,7 @@ def _make_all(known: BenchmarkSets, source: Path, root: Path, names: list[str], 
         write_text(json.dumps(origin), partial / MADE_FROM)
         os.replace(partial, root / name)
         console.print(f'Made {root / name}', highlight=False)
-    refuse(faults, known.archive, 'sets without any are made', console)
+    raise_faults(faults, known.archive, 'sets without any are made', console)
 
 
 def _make(source: Path, count: int, target: Path, progress: Callable[[list[str]], Iterable[str]]) -> list[str]:

@@ -20,7 +20,16 @@ from basicsr_clsd.prepare.download import RemoteFile, remaining
 from basicsr_clsd.prepare.layout import SetPaths
 from basicsr_clsd.prepare.lmdb_build import build_raw_lmdb
 from basicsr_clsd.prepare.pairs import PairedStores, build_lmdbs
-from basicsr_clsd.prepare.workspace import ARCHIVES, UNPACKED, Storage, bar, claimed, refuse, unpacked, unpacked_folder
+from basicsr_clsd.prepare.workspace import (
+    ARCHIVES,
+    UNPACKED,
+    Storage,
+    bar,
+    prepared_folder,
+    raise_faults,
+    unpacked,
+    unpacked_folder,
+)
 from basicsr_clsd.runtime.files import check_free, check_writable
 
 Split = Literal['train', 'valid']
@@ -117,7 +126,7 @@ def prepare(
     root = located(root)
     home = root / 'DIV2K'
     sets = [ImageSet(split, scale) for split in SPLITS for scale in (1, *sorted(set(scales)))]
-    with claimed(root):
+    with prepared_folder(root):
         check_writable(home)
         home.mkdir(exist_ok=True)
         _unpack_all(known, sets, root, home, archives, console)
@@ -175,7 +184,7 @@ def _verify_all(known: Div2k, sets: list[ImageSet], home: Path, console: Console
         faults += found
         if images.scale != 1:
             faults += _wrong_sizes(images, home, range(first, last + 1), sizes)
-    refuse(faults, home, 'delete a folder to have it unpacked again', console)
+    raise_faults(faults, home, 'delete a folder to have it unpacked again', console)
 
 
 def _store_all(sets: list[ImageSet], home: Path, storage: Storage, console: Console) -> None:

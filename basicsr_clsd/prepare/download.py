@@ -48,7 +48,7 @@ class RemoteFile:
         return self.url.rsplit('/', 1)[-1]
 
 
-def obtain(remote: RemoteFile, folder: Path, given: Path | None, console: Console) -> Path:
+def fetch(remote: RemoteFile, folder: Path, given: Path | None, console: Console) -> Path:
     """The file, with the right checksum: from ``given``, a folder of the user's, or else in ``folder``, downloaded.
 
     Raises:
@@ -71,7 +71,7 @@ def obtain(remote: RemoteFile, folder: Path, given: Path | None, console: Consol
 
 
 def remaining(remote: RemoteFile, folder: Path) -> int:
-    """Bytes of a file of known size that :func:`obtain` would still download."""
+    """Bytes of a file of known size that :func:`fetch` would still download."""
     if (folder / remote.name).exists() or remote.size is None:
         return 0
     part = folder / UNFINISHED / f'{remote.name}.part'

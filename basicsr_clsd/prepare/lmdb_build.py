@@ -1,6 +1,5 @@
 """LMDBs made from the images of a store: of raw pixels, or BasicSR's."""
 
-import fcntl
 import json
 import logging
 import os
@@ -28,7 +27,8 @@ from basicsr_clsd.data.lmdb import (
 from basicsr_clsd.data.stores import FolderStore, ImageStore
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.codec import stem
-from basicsr_clsd.runtime.files import check_free, check_writable, sync_folder, temporary_path, write_text
+from basicsr_clsd.runtime.files import check_free, check_writable, hidden_path, sync_folder, write_text
+from basicsr_clsd.runtime.locks import exclusive, lock_path
 
 Item = tuple[bytes, bytes | memoryview]
 Encode = Callable[[str, NDArray[np.uint8]], Iterable[Item]]
@@ -98,12 +98,14 @@ def _build(
     if _is_made(target, kind, files):
         return False
     check_writable(target.parent)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if kind == PNG:
         _warn_of_names(target, keys)
-    with _hidden_folder(target) as folder:
+    folder = hidden_path(target)
+    with exclusive(lock_path(target), target):
         if _is_made(target, kind, files):  # by another process, meanwhile
-            folder.rmdir()
             return False
+        folder.mkdir(exist_ok=True)
         try:
             with _opened(folder, kind, files) as environment:
                 records = _fill(environment, source, files, progress, encode, folder if kind == RAW else None)
@@ -173,22 +175,6 @@ def _is_made(target: Path, kind: str, files: dict[str, tuple[str, list[int]]]) -
         if (records[key].name, records[key].stamp) != files[key]:
             raise UserError(f'{target}: was made before {files[key][0]} was changed; {instead}')
     return True
-
-
-@contextmanager
-def _hidden_folder(target: Path) -> Iterator[Path]:
-    """The folder that will be the target, for this process alone; another that wants it waits for this one's end."""
-    folder = temporary_path(target)
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.is_dir() and os.path.samestat(os.fstat(lock), folder.stat()):
-                yield folder
-                return
-        finally:
-            os.close(lock)
 
 
 @contextmanager

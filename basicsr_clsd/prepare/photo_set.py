@@ -17,9 +17,8 @@ from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.matlab_resize import matlab_resize
 from basicsr_clsd.images.photo import find_photos, read_photo
 from basicsr_clsd.prepare.lmdb_build import build_png_lmdb, build_raw_lmdb
-from basicsr_clsd.prepare.staged_folder import is_made, staged
 from basicsr_clsd.prepare.training_command import training_command
-from basicsr_clsd.prepare.workspace import MADE_FROM, Storage, bar
+from basicsr_clsd.prepare.workspace import MADE_FROM, Storage, bar, is_made, staged
 from basicsr_clsd.runtime.files import check_writable, write_image, write_text
 from basicsr_clsd.runtime.threads import in_threads
 

@@ -10,8 +10,7 @@ from basicsr_clsd.data.stores import ImageStore
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.codec import stem
 from basicsr_clsd.prepare.pairs import PairedStores
-from basicsr_clsd.prepare.staged_folder import staged
-from basicsr_clsd.prepare.workspace import bar
+from basicsr_clsd.prepare.workspace import bar, staged
 from basicsr_clsd.runtime.files import write_image
 from basicsr_clsd.runtime.threads import in_threads
 

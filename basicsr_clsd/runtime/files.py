@@ -28,7 +28,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     Raises:
         OSError: The disk is full, the folder is read-only, ...; it names the path, which is as it was before.
     """
-    temporary = temporary_path(path)
+    temporary = hidden_path(path)
     try:
         with open(temporary, 'wb') as file:
             write(file)
@@ -43,12 +43,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     sync_folder(path.parent)
 
 
-def temporary_path(path: Path) -> Path:
+def hidden_path(path: Path, ending: str = 'tmp') -> Path:
     """The hidden path beside ``path`` by which a file or folder goes until it is whole; short, whatever the name is."""
     name = path.name
     if len(os.fsencode(name)) > LONGEST_IN_TEMPORARY:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
-    return path.with_name(f'.{name}.tmp')
+    return path.with_name(f'.{name}.{ending}')
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from basicsr_clsd.ablation.plan import locked, plan
+from basicsr_clsd.ablation.plan import plan
 from basicsr_clsd.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -163,19 +163,6 @@ def test_a_signal_is_passed_on_and_the_same_command_goes_on(folder, fig3, tiny, 
     assert process.returncode == 130, errors
     assert twice.code == 2 and 'is at work on this' in twice.err
     assert len(list((log.parent / 'training_states').glob('*.state'))) == 1
-
-
-def test_the_lock_outlives_its_owner(tmp_path):
-    with locked(tmp_path) as number:
-        child = subprocess.Popen(['sleep', '60'], pass_fds=[number])
-    try:
-        with pytest.raises(UserError, match='is at work on this'), locked(tmp_path):
-            pass
-    finally:
-        child.kill()
-        child.wait()
-    with locked(tmp_path):
-        pass
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from basicsr_clsd.runtime.locks import exclusive
+
 TRAIN = Path(__file__).resolve().parents[2] / 'basicsr_clsd' / 'train.py'
 PATIENCE_S = 60
 
@@ -112,12 +114,12 @@ def test_lock_of_another_machine_is_told_apart(make_run):
     """A lock that the file system gives away, but that another machine has not taken its name out of."""
     run = make_run()
     lock_of(run).parent.mkdir(parents=True)
-    elsewhere = {'host': 'node17', 'boot_id': 'of another start', 'pid': 4321, 'since': 0}
+    elsewhere = {'host': 'node17', 'boot_id': 'of another start', 'pid': 4321}
     lock_of(run).write_text(json.dumps(elsewhere), encoding='utf-8')
     ended = run.start()
     assert (ended.code, ended.err) == (0, '')
     (line,) = (line for line in ended.out.splitlines() if 'did not end in order' in line)
-    assert line.startswith(f'{run.root}: process 4321 on node17 was writing to it')
+    assert line.startswith(f'{run.root}: process 4321 on node17 had it')
 
 
 @pytest.mark.parametrize('content', ['', 'half a li', '[]', '{"host": "a"}'])
@@ -134,3 +136,13 @@ def test_failing_start_leaves_no_lock_and_no_folder(make_run):
     run = make_run()
     assert run.start('--force_yml', 'network_g:num_feat=-1').code == 2
     assert not run.root.parent.exists()
+
+
+def test_all_processes_of_a_refused_run_end_and_one_speaks(make_run, run_command):
+    run = make_run()
+    lock_of(run).parent.mkdir(parents=True)
+    with exclusive(lock_of(run), run.root):
+        main, other = run_command('train', '-opt', run.opt, processes=2)
+        assert (main.code, other.code, other.err) == (2, 2, '')
+        assert f'process {os.getpid()} on {socket.gethostname()} is writing to it' in main.err
+    assert not list(run.folder.rglob('tiny'))

@@ -1,9 +1,9 @@
 """``prepare_data.py div2k`` on a DIV2K of a few small images, of the same names and folders: archives to training."""
 
-import fcntl
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import zipfile
@@ -24,6 +24,7 @@ from basicsr_clsd.data.lmdb import RawLmdbStore
 from basicsr_clsd.data.stores import open_store
 from basicsr_clsd.images.matlab_resize import matlab_resize
 from basicsr_clsd.prepare import div2k
+from basicsr_clsd.runtime.locks import exclusive
 
 REPO = Path(__file__).resolve().parents[2]
 IMAGES = {'train': (1, 3), 'valid': (801, 810)}  # the numbers of the validation images of the shipped options
@@ -330,12 +331,8 @@ def test_catalogue_mistakes_are_named(place):
 
 def test_two_commands_do_not_write_to_one_folder(place):
     place.data.mkdir()
-    folder = os.open(place.data, os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)
-    try:
-        refuse(place, 'datasets: another command is preparing data there')
-    finally:
-        os.close(folder)
+    with exclusive(place.data / '.lock', place.data):
+        refuse(place, f'datasets: process {os.getpid()} on {platform.node()} is preparing data there')
     assert place.files() == {}
 
 

@@ -1,8 +1,8 @@
 """``prepare_data.py folder``: one's own photos, made into a set that trains."""
 
-import fcntl
 import json
 import os
+import platform
 import shlex
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from basicsr_clsd.data.stores import open_store
 from basicsr_clsd.images.matlab_resize import matlab_resize
 from basicsr_clsd.prepare.photo_set import safe_names
+from basicsr_clsd.runtime.locks import exclusive
 
 REPO = Path(__file__).resolve().parents[2]
 SHRINK = (  # what makes a training of the printed command small enough for a test
@@ -345,11 +346,8 @@ def test_full_disk_ends_in_one_line(tmp_path, prepare, undisturbed):
 
 def test_two_commands_do_not_fill_one_folder(tmp_path, prepare):
     write_photos(tmp_path / 'photos', 0, 1)
-    (tmp_path / '.set.tmp').mkdir()
-    folder = os.open(tmp_path / '.set.tmp', os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)
-    refused(prepare(), 'another command is preparing data there')
-    os.close(folder)
+    with exclusive(tmp_path / '.set.lock', tmp_path / 'set'):
+        refused(prepare(), f'process {os.getpid()} on {platform.node()} is preparing data there')
     assert prepare().code == 0
 
 

@@ -56,7 +56,7 @@ def test_names_of_any_length_can_be_written(name):
         path = Path(folder, name)
         files.write_text('whole', path)
         assert path.read_text(encoding='utf-8') == 'whole'
-        assert len(os.fsencode(files.temporary_path(path).name)) < 128
+        assert len(os.fsencode(files.hidden_path(path).name)) < 128
         assert [entry.name for entry in Path(folder).iterdir()] == [name]
 
 
