@@ -4,6 +4,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from basicsr_clsd.config import Options
 
 if not __package__:  # run as a file: import this checkout's package, and nothing by the bare names of its modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -31,10 +35,9 @@ def train(arguments: argparse.Namespace, console: cli.Console) -> None:
     from basicsr_clsd.runtime.locks import held  # noqa: PLC0415
 
     cli.set_up_console(console)
-    overrides = [*arguments.force_yml, *(DEBUG_OVERRIDES if arguments.debug else ())]
-    options = load(arguments.opt, overrides)
+    options = load(arguments.opt, arguments.force_yml)
     if arguments.debug:
-        options.name += '_debug'
+        options = shortened(options, load(arguments.opt, [*arguments.force_yml, *DEBUG_OVERRIDES]))
     check(options)
     # torchrun starts the processes of a run again when one of them was killed.
     restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0
@@ -42,6 +45,16 @@ def train(arguments: argparse.Namespace, console: cli.Console) -> None:
         with processes.together():
             trainer = Trainer(options, console, processes, arguments.auto_resume or restarted)
         trainer.run()
+
+
+def shortened(whole: 'Options', options: 'Options') -> 'Options':
+    """The options of ``--debug``, with the schedules of the losses as short as the run."""
+    options.name += '_debug'
+    if whole.train is not None and options.train is not None:
+        for loss in options.train.losses().values():
+            if loss.schedule is not None:
+                loss.schedule.shorten(options.train.total_iter / whole.train.total_iter)
+    return options
 
 
 def main() -> None:

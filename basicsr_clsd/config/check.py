@@ -9,8 +9,11 @@ import torch
 from basicsr_clsd import registry
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.protocols import PROTOCOLS
+from basicsr_clsd.config.schedule import check_schedules
 from basicsr_clsd.config.schema import Dataset, Options, Train
 from basicsr_clsd.errors import UserError
+
+GATED = ('train.contrastive_opt', 'train.self_distill_opt')
 
 
 def check(options: Options, testing: bool = False) -> None:
@@ -88,6 +91,7 @@ def _check_training(options: Options) -> None:
         if key.endswith('_opt') and isinstance(loss, Component):
             registry.check('losses', loss, f'train.{key}')
     _check_distillation(options, train)
+    check_schedules({key: loss.schedule for key, loss in train.losses().items()}, GATED, train.total_iter)
     if train.contrastive_opt is not None and dataset.batch_size_per_gpu == 1:
         raise UserError('datasets.train.batch_size_per_gpu: 1 is too few: a contrastive term compares images')
     contrastive = train.contrastive_opt

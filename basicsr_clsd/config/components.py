@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from basicsr_clsd.config.schedule import Schedule
 from basicsr_clsd.config.section import Section, Text
 
 
@@ -19,8 +20,17 @@ class Component(Section):
         return {key: value for key, value in self.as_dict().items() if key not in ('type', *self.not_passed)}
 
 
-class Loss(Component):
+class ScheduledLoss(Component):
     """A loss of the training: a registered class with its arguments."""
+
+    not_passed = ('schedule',)
+    schedule: Schedule | None = Field(
+        default=None, description='factor on the loss over the iterations; default 1 (new key)'
+    )
+
+
+class Loss(ScheduledLoss):
+    """A loss with one weight."""
 
     loss_weight: float = Field(default=1.0, description='factor on the loss')
 
@@ -28,7 +38,7 @@ class Loss(Component):
 class SelfDistillLoss(Loss):
     """L_SD: the loss between each head and the student."""
 
-    not_passed = ('detach_teacher',)
+    not_passed = ('schedule', 'detach_teacher')
     detach_teacher: bool = Field(
         default=True, description='the student (the teacher of the heads) gets no gradient from L_SD'
     )
@@ -37,7 +47,7 @@ class SelfDistillLoss(Loss):
 class ContrastiveTerm(Loss):
     """L_CS: the contrastive ratio."""
 
-    not_passed = ('across_accumulation',)
+    not_passed = ('schedule', 'across_accumulation')
     across_accumulation: bool = Field(
         default=False, description='negatives from all micro-batches of an iteration; refused with `accumulate` > 1'
     )
@@ -57,7 +67,7 @@ Taps = Annotated[list[str | dict[str, Any]] | dict[str, Any], BeforeValidator(_t
 class DistillationTerm(Loss):
     """One term between the student and the teacher."""
 
-    not_passed = ('name', 'student_taps', 'teacher_taps')
+    not_passed = ('schedule', 'name', 'student_taps', 'teacher_taps')
     name: Text | None = Field(default=None, description="the term's name in the log; default the loss's own")
     student_taps: Taps = Field(
         default_factory=list,

@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from basicsr_clsd.config import components, schema
+from basicsr_clsd.config import components, schedule, schema
 from basicsr_clsd.config.section import Section
 
 SECTIONS = (
@@ -24,6 +24,7 @@ SECTIONS = (
     ('`logger.wandb`', schema.Wandb),
     ('`dist_params`', schema.Distribution),
     ('A loss: `train.*_opt`', components.Loss),
+    ('`schedule` of a loss', schedule.Schedule),
     ('`train.self_distill_opt` has also', components.SelfDistillLoss),
     ('`train.contrastive_opt` has also', components.ContrastiveTerm),
     ('Each of `train.distill_opt` has also', components.DistillationTerm),

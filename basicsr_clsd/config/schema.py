@@ -5,9 +5,18 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from basicsr_clsd.config.components import Component, ContrastiveTerm, DistillationTerm, Loss, Metric, SelfDistillLoss
+from basicsr_clsd.config.components import (
+    Component,
+    ContrastiveTerm,
+    DistillationTerm,
+    Loss,
+    Metric,
+    ScheduledLoss,
+    SelfDistillLoss,
+)
 from basicsr_clsd.config.protocols import DEFAULT, PROTOCOLS
 from basicsr_clsd.config.section import Count, FileName, Fraction, Section, Seed, Text
+from basicsr_clsd.runtime.hardware import computes_bf16
 
 # Their files run as they would in BasicSR, whose losses see images in [0, 1].
 BASICSR_MODELS = ('SRModel', 'SwinIRModel')
@@ -119,8 +128,13 @@ class Train(Section):
     scheduler: Component = Field(description='`MultiStepLR`, `MultiStepRestartLR` or `CosineAnnealingRestartLR`')
     warmup_iter: int = Field(default=-1, description='linear warm-up of the learning rate; -1: none')
     ema_decay: Fraction = Field(default=0, description='exponential moving average of the weights; 0: none')
+    ema_warmup: bool = Field(
+        default=False,
+        description='after n steps the average decays by (1 + n) / (10 + n) where that is less than `ema_decay`, so '
+        'that it soon forgets the initial weights (new key)',
+    )
     pixel_opt: Loss | None = Field(default=None, description='L_SR: student against HR')
-    perceptual_opt: Component | None = Field(
+    perceptual_opt: ScheduledLoss | None = Field(
         default=None, description='perceptual (and style) loss of the student; it has weights of its own'
     )
     aux_opt: Loss | None = Field(default=None, description='L_ASR: heads against HR, mean over heads (new key)')
@@ -142,8 +156,15 @@ class Train(Section):
     accumulate: PositiveInt = Field(
         default=1, description='micro-batches of an iteration, whose gradients are averaged (new key)'
     )
-    precision: Literal['fp32', 'bf16', 'fp16'] = Field(
-        default='fp32', description='of the networks; ends of the network and losses stay in fp32 (new key)'
+    head_gradient: float = Field(
+        default=1,
+        ge=0,
+        description='factor on the gradient that heads send into the network that they start from (new key)',
+    )
+    precision: Literal['fp32', 'bf16', 'fp16', 'auto'] = Field(
+        default='fp32',
+        description='of the networks; ends of the network and losses stay in fp32. `auto`: bf16 and `channels_last` on '
+        'a GPU of compute capability 8 or more and on a CPU with AMX or AVX512-BF16, else fp32 (new key)',
     )
     channels_last: bool = Field(default=False, description='memory format of networks and images (new key)')
     compile: bool = Field(default=False, description='compile the network with `torch.compile` (new key)')
@@ -152,6 +173,12 @@ class Train(Section):
         default=10,
         description='stop after so many skipped steps (loss or gradient not finite) in a row (new key)',
     )
+
+    def losses(self) -> dict[str, ScheduledLoss]:
+        """Every loss that was asked for, by its key in the options."""
+        sections = {f'train.{key}': getattr(self, key) for key in Train.model_fields if key.endswith('_opt')}
+        terms = {f'train.distill_opt.{number}': term for number, term in enumerate(self.distill_opt or [])}
+        return {key: loss for key, loss in {**sections, **terms}.items() if isinstance(loss, ScheduledLoss)}
 
 
 class TestedNetwork(Section):
@@ -284,6 +311,11 @@ class Options(Section):
                 dataset.name = key
         if self.train is not None and self.train.pixel_range is None:
             self.train.pixel_range = 1.0 if self.model_type in BASICSR_MODELS else 255.0
+        if self.train is not None and self.train.precision == 'auto':
+            fast = computes_bf16(self.num_gpu)
+            self.train.precision = 'bf16' if fast else 'fp32'
+            if 'channels_last' not in self.train.model_fields_set:
+                self.train.channels_last = fast
         if self.train is not None and self.network_teacher is not None:
             for key in Teacher.model_fields:
                 if getattr(self.train.teacher, key) is None:

@@ -19,6 +19,7 @@ from basicsr_clsd.config.paths import output_root
 from basicsr_clsd.engine.records import FILE, Row, StartRow, append_rows, drop_later_rows
 from basicsr_clsd.errors import UserError, first_line
 from basicsr_clsd.runtime.files import check_writable, set_aside, write_text
+from basicsr_clsd.runtime.hardware import processor
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -121,7 +122,7 @@ def start_row(iteration: int, device: torch.device, processes: int) -> StartRow:
             'torch': torch.__version__,
             'Python': platform.python_version(),
         },
-        device=torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{platform.machine()} CPU',
+        device=processor(device),
         threads=torch.get_num_threads(),
         processes=processes,
         host=platform.node(),

@@ -305,7 +305,8 @@ class Trainer:
             f'{self.options.name}: {self.model.describe()}; {len(self.train_set):,} training images; '
             f'global batch {self.global_batch}'
             + (f' = {" x ".join(parts)}' if len(parts) > 1 else '')
-            + f'; {self.train.precision}; seed {self.seed}; iterations {self.iteration:,} to {self.train.total_iter:,}'
+            + f'; {self.train.precision}{", channels_last" if self.train.channels_last else ""}; seed {self.seed}'
+            + f'; iterations {self.iteration:,} to {self.train.total_iter:,}'
         )
 
     def _log_end(self, seconds: float) -> None:

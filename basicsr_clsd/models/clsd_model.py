@@ -1,15 +1,22 @@
 """Contrastive self-distillation: a student that learns through auxiliary heads."""
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 import torch
 from basicsr.utils.registry import MODEL_REGISTRY
-from torch import Tensor
+from torch import Tensor, nn
 
 from basicsr_clsd.archs import NetworkWithHeads
 from basicsr_clsd.config.schema import Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.losses import ContrastiveLoss
+from basicsr_clsd.models.schedule import Gate
 from basicsr_clsd.models.supervised_model import SupervisedModel
 from basicsr_clsd.runtime.distributed import gather_batch
+
+HEAD_TERMS = ('L_ASR', 'L_SD', 'L_CS')
 
 
 @MODEL_REGISTRY.register()
@@ -24,9 +31,9 @@ class CLSDModel(SupervisedModel):
 
     def _build_losses(self, train: Train) -> None:
         super()._build_losses(train)
-        self.aux_loss = self._build_loss(train.aux_opt)
-        self.self_distill_loss = self._build_loss(train.self_distill_opt)
-        contrastive = self._build_loss(train.contrastive_opt)
+        self.aux_loss = self._build_loss(train.aux_opt, 'L_ASR')
+        self.self_distill_loss = self._build_loss(train.self_distill_opt, 'L_SD')
+        contrastive = self._build_loss(train.contrastive_opt, 'L_CS')
         if contrastive is not None and not isinstance(contrastive, ContrastiveLoss):
             raise UserError(f'train.contrastive_opt.type: {type(contrastive).__name__} is no contrastive loss')
         self.contrastive_loss = contrastive
@@ -35,23 +42,55 @@ class CLSDModel(SupervisedModel):
                 f'network_g: CLSDModel needs a network with heads: EDSRHeads, or WithHeads around any other; '
                 f'{self.options.network_g.type} has none'
             )
+        self.heads = heads = self.net_g.heads
+        if train.head_gradient != 1:
+            for head in heads:
+                head.register_forward_pre_hook(partial(_scale_gradients, train.head_gradient))
+        if self.factors.need_gate:
+            interpolation = heads.image_skip or 'bicubic'
+            self.factors.gate = Gate(interpolation, self.options.scale, self.device)
+
+    def _parts(self) -> dict[str, tuple[nn.Module, Sequence[str]]]:
+        return {'heads': (self.heads, HEAD_TERMS)}
 
     def loss_terms(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """L_SR, L_ASR, L_SD and L_CS, as far as they were asked for, and the distances within L_CS."""
-        sr, head_srs = self.run_network()
+        if self.factors.active(*HEAD_TERMS):
+            sr, head_srs = self.run_network()
+        else:
+            sr, head_srs = self.run_network(with_heads=False), []
+        if self.factors.gate is not None:
+            self.factors.gate.look(self.lq, sr, self.gt)
         terms, measures = self.student_terms(sr), {}
         student, gt = self.in_pixel_range(sr), self.in_pixel_range(self.gt)
         heads = [self.in_pixel_range(head_sr) for head_sr in head_srs]
         train = self.options.train
         assert train is not None
-        if self.aux_loss is not None:
+        if self.aux_loss is not None and self.factors.active('L_ASR'):
             terms['L_ASR'] = torch.stack([self.aux_loss(head, gt) for head in heads]).mean()
-        if self.self_distill_loss is not None and train.self_distill_opt is not None:
+        if self.self_distill_loss is not None and self.factors.active('L_SD'):
+            assert train.self_distill_opt is not None
             target = student.detach() if train.self_distill_opt.detach_teacher else student
             terms['L_SD'] = torch.stack([self.self_distill_loss(head, target) for head in heads]).mean()
-        if self.contrastive_loss is not None:
+        if self.contrastive_loss is not None and self.factors.active('L_CS'):
             # The negatives of an image are those of the whole batch, whatever the number of processes.
             contrastive = self.contrastive_loss.measure(gather_batch(student), [gather_batch(head) for head in heads])
             terms['L_CS'] = contrastive.loss
             measures = {'d_pos': contrastive.positive, 'd_neg': contrastive.negative}
         return terms, measures
+
+
+class _ScaledGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, feature: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return feature.view_as(feature)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.factor * gradients[0], None
+
+
+def _scale_gradients(factor: float, head: nn.Module, features: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Hook of a head: the gradient that it gives the features which it starts from is multiplied."""
+    return tuple(None if feature is None else _ScaledGradient.apply(feature, factor) for feature in features)

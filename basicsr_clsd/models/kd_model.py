@@ -48,6 +48,7 @@ class KDModel(SupervisedModel):
             if name in terms:
                 raise UserError(f"{KEY}.{number}.name: two terms are named '{name}'; give this one a name of its own")
             terms[name] = term
+            self.factors.add(name, section.schedule)
         self.pupil = _Pupil(self.net_g, taps.features, terms, self.in_pixel_range)
 
     def _sample(self, taps: FeatureTaps) -> Tapped:
@@ -94,6 +95,9 @@ class KDModel(SupervisedModel):
     def _trained(self) -> nn.Module:
         return self.pupil
 
+    def _parts(self) -> dict[str, tuple[nn.Module, Sequence[str]]]:
+        return {name: (term, [name]) for name, term in zip(self.pupil.names, self.pupil.terms, strict=True)}
+
     def describe(self) -> str:
         """What is trained, and by whom, for the log."""
         layers = sum(parameter.numel() for parameter in self.pupil.terms.parameters())
@@ -102,11 +106,14 @@ class KDModel(SupervisedModel):
 
     def loss_terms(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """L_SR and the terms between student and teacher."""
-        teacher_sr, teacher_features = self.teacher(self.lq)
-        teacher = self.in_pixel_range(teacher_sr), teacher_features
+        wanted = [name for name in self.pupil.names if self.factors.active(name)]
+        teacher: Tapped | None = None
+        if wanted:
+            teacher_sr, teacher_features = self.teacher(self.lq)
+            teacher = self.in_pixel_range(teacher_sr), teacher_features
         pupil = self.pupil if self.parallel is None else self.parallel
         with self.stepper.autocast():
-            sr, terms = pupil(self.lq, self.in_pixel_range(self.gt), teacher)
+            sr, terms = pupil(self.lq, self.in_pixel_range(self.gt), teacher, wanted)
         return {**self.student_terms(sr), **terms}, {}
 
     def training_state(self) -> dict[str, Any]:
@@ -148,11 +155,18 @@ class _Pupil(nn.Module):
         self.student, self.taps, self.scaled = student, taps, scaled
         self.names, self.terms = list(terms), nn.ModuleList(terms.values())
 
-    def forward(self, lq: Tensor, gt: Tensor, teacher: Tapped) -> tuple[Tensor, dict[str, Tensor]]:
-        """Upscale ``lq``; return the output, in [0, 1], and the terms by name. ``gt`` and ``teacher`` are scaled."""
+    def forward(
+        self, lq: Tensor, gt: Tensor, teacher: Tapped | None, wanted: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Upscale ``lq``; return the output, in [0, 1], and the wanted terms by name.
+
+        ``gt`` and ``teacher`` are scaled; there is a teacher where a term is wanted.
+        """
         with self.taps.recording(lq) as features:
             sr = first_output(self.student(lq))
         with torch.autocast(lq.device.type, enabled=False):
-            student = self.scaled(sr), features
-            terms = {name: term(student, teacher, gt) for name, term in zip(self.names, self.terms, strict=True)}
+            student, terms = (self.scaled(sr), features), {}
+            for name, term in zip(self.names, self.terms, strict=True):
+                if teacher is not None and name in wanted:
+                    terms[name] = term(student, teacher, gt)
         return sr, terms

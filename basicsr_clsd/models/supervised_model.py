@@ -1,7 +1,7 @@
 """A network trained against ground truth."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from typing import Any
@@ -16,14 +16,19 @@ from torch.nn.parallel import DistributedDataParallel
 from basicsr_clsd import registry
 from basicsr_clsd.archs import student_of
 from basicsr_clsd.archs.windows import whole_windows, window_of
-from basicsr_clsd.config.components import Component
+from basicsr_clsd.config.components import Component, ScheduledLoss
 from basicsr_clsd.config.schema import Options, Train
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.models.schedule import Factors
 from basicsr_clsd.models.stepper import Stepper
 from basicsr_clsd.networks.check import channels_of, check_output, placed, trial_image
 from basicsr_clsd.networks.precision import keep_ends_fp32
 from basicsr_clsd.networks.weights import load_weights
+from basicsr_clsd.runtime.distributed import averaging
+from basicsr_clsd.runtime.hardware import uses_gpu
 
+STUDENT = 'student'  # what the idle parts of a network hold where no term is of the student's output
+PERCEPTUAL = ('L_percep', 'L_style')
 # What BasicSR's archs call the upsampler and what follows it.
 NO_TRUNK = ('upsample', 'upconv', 'conv_up', 'conv_hr', 'conv_last', 'conv_before_upsample')
 
@@ -50,7 +55,7 @@ class SupervisedModel(BaseModel):
             raise UserError(f"{type(self).__name__} trains by basicsr_clsd/train.py, not by BasicSR's train_pipeline")
         self.options = opt if isinstance(opt, Options) else Options.model_validate(opt)
         options = self.options
-        gpu = torch.cuda.is_available() if options.num_gpu == 'auto' else options.num_gpu > 0
+        gpu = uses_gpu(options.num_gpu)
         super().__init__({'num_gpu': int(gpu), 'is_train': options.train is not None, 'dist': False})
         self.loaded: list[str] = []  # what was loaded from which file, for the log
         self.net_g = self._build_network()
@@ -80,8 +85,9 @@ class SupervisedModel(BaseModel):
         self.net_g.train()
         if train.ema_decay > 0:
             self.net_g_ema = deepcopy(self.net_g).eval().requires_grad_(False)
-        self.pixel_loss = self._build_loss(train.pixel_opt)
-        self.perceptual_loss = self._build_loss(train.perceptual_opt)
+        self.factors = Factors()
+        self.pixel_loss = self._build_loss(train.pixel_opt, 'L_SR')
+        self.perceptual_loss = self._build_loss(train.perceptual_opt, *PERCEPTUAL)
         self._build_losses(train)
         optimizer = self._build_optimizer(train.optim_g)
         scheduler = registry.build('schedulers', train.scheduler, 'train.scheduler', optimizer)
@@ -89,18 +95,15 @@ class SupervisedModel(BaseModel):
         self.stepper = Stepper(self._trained(), optimizer, train.precision, self.device)
         if train.compile:
             self.net_g.compile()
+        self.idle: set[str] = set()
+        self._join_processes()
+
+    def _join_processes(self) -> None:
+        """Let processes average the gradients of all that is trained now."""
         if dist.is_initialized():
-            # Buffers are constants here, and a broadcast would be a collective inside the forward.
-            known = inspect.signature(DistributedDataParallel).parameters
-            buffers: dict[str, Any] = {'forward_sync_buffers': False}
-            if 'forward_sync_buffers' not in known:  # torch 2.14 and older
-                buffers = {'broadcast_buffers': False}
-            self.parallel = DistributedDataParallel(
-                self._trained(),
-                device_ids=[self.device] if self.device.type == 'cuda' else None,
-                find_unused_parameters=self.options.find_unused_parameters,
-                **buffers,
-            )
+            self.parallel = None
+            unused = self.options.find_unused_parameters or STUDENT in self.idle
+            self.parallel = averaging(self._trained(), self.device, unused)
 
     def _trained(self) -> nn.Module:
         """The module that has every trained parameter, and whose forward uses them."""
@@ -121,9 +124,12 @@ class SupervisedModel(BaseModel):
         if self.pixel_loss is None and self.perceptual_loss is None:
             raise UserError('train: no loss; give pixel_opt or perceptual_opt')
 
-    def _build_loss(self, section: Component | None) -> nn.Module | None:
+    def _build_loss(self, section: ScheduledLoss | None, *terms: str) -> nn.Module | None:
+        """Build a loss, which makes these terms, if it was asked for."""
         if section is None:
             return None
+        for term in terms:
+            self.factors.add(term, section.schedule)
         return registry.build('losses', section, 'train').to(self.device)
 
     def describe(self) -> str:
@@ -166,13 +172,16 @@ class SupervisedModel(BaseModel):
             part: Number of this micro-batch in the iteration, from 0.
             parts: Micro-batches of an iteration; the loss is their mean.
         """
+        if part == 0:
+            self._start_iteration(current_iter)
         frequency = self.options.logger.grad_norm_freq
         # Processes exchange gradients once, with those of the last micro-batch.
         waiting = self.parallel.no_sync() if self.parallel is not None and part + 1 < parts else nullcontext()
         with waiting:
             terms, measures = self.loss_terms()
+            terms, factors = self.factors.weigh(terms)
             total = torch.stack(list(terms.values())).sum()
-            log = {**terms, **measures, 'L_total': total}
+            log = {**terms, **factors, **measures, 'L_total': total}
             if frequency and current_iter % frequency == 0:
                 log |= {f'grad_{name}': self._grad_norm(term) for name, term in terms.items()}
             self.stepper.backward(total / parts)
@@ -186,7 +195,27 @@ class SupervisedModel(BaseModel):
         done = self.log_dict['done'] = self.stepper.step()
         # A GPU is not waited for: after a skipped step the average draws near weights that have not changed.
         if self.net_g_ema is not None and (self.device.type == 'cuda' or bool(done)):
-            self.model_ema(train.ema_decay)
+            steps = self.iteration - 1
+            self.model_ema(min(train.ema_decay, (1 + steps) / (10 + steps)) if train.ema_warmup else train.ema_decay)
+        if self.factors.gate is not None:
+            self.factors.gate.end_iteration(self.iteration)
+
+    def _start_iteration(self, iteration: int) -> None:
+        """Find out which terms this iteration has; what only others would train is left out of the gradients."""
+        self.iteration = iteration
+        self.factors.start_iteration(iteration)
+        parts = self._parts()
+        idle = {name for name, (_, terms) in parts.items() if not self.factors.active(*terms)}
+        idle |= set() if self.factors.active('L_SR', *PERCEPTUAL) else {STUDENT}
+        if idle != self.idle:
+            for name, (module, _) in parts.items():
+                module.requires_grad_(name not in idle)
+            self.idle = idle
+            self._join_processes()
+
+    def _parts(self) -> dict[str, tuple[nn.Module, Sequence[str]]]:
+        """By name, the trained modules that serve some terms alone, with these terms."""
+        return {}
 
     def _memory_format(self) -> torch.memory_format:
         train = self.options.train
@@ -197,19 +226,19 @@ class SupervisedModel(BaseModel):
         output = self.run_network()
         return self.student_terms(output[0] if isinstance(output, tuple) else output), {}
 
-    def run_network(self) -> Any:
+    def run_network(self, **arguments: Any) -> Any:
         """The network's output for the batch, in ``train.precision``."""
         with self.stepper.autocast():
-            return (self.net_g if self.parallel is None else self.parallel)(self.lq)
+            return (self.net_g if self.parallel is None else self.parallel)(self.lq, **arguments)
 
     def student_terms(self, sr: Tensor) -> dict[str, Tensor]:
         """L_SR (Eq. 1), and the perceptual terms if asked for, of the student's output."""
         terms = {}
-        if self.pixel_loss is not None:
+        if self.pixel_loss is not None and self.factors.active('L_SR'):
             terms['L_SR'] = self.pixel_loss(self.in_pixel_range(sr), self.in_pixel_range(self.gt))
-        if self.perceptual_loss is not None:
+        if self.perceptual_loss is not None and self.factors.active(*PERCEPTUAL):
             # VGG's inputs are in [0, 1] by its own normalisation.
-            for name, term in zip(('L_percep', 'L_style'), self.perceptual_loss(sr, self.gt), strict=True):
+            for name, term in zip(PERCEPTUAL, self.perceptual_loss(sr, self.gt), strict=True):
                 if term is not None:
                     terms[name] = term
         return terms
@@ -261,6 +290,7 @@ class SupervisedModel(BaseModel):
             'optimizer': self.optimizers[0].state_dict(),
             'scheduler': self.schedulers[0].state_dict(),
             'stepper': self.stepper.state_dict(),
+            'gate': None if self.factors.gate is None else self.factors.gate.state_dict(),
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
@@ -281,6 +311,8 @@ class SupervisedModel(BaseModel):
         self.optimizers[0].load_state_dict(state['optimizer'])
         self.schedulers[0].load_state_dict(state['scheduler'])
         self.stepper.load_state_dict(state['stepper'])
+        if self.factors.gate is not None:
+            self.factors.gate.load_state_dict(state['gate'])
 
 
 def _count(tensors: Iterable[Tensor]) -> int:

@@ -1,5 +1,7 @@
 """The processes of a run: their start and end, what they agree on, and a gather that gradients go through."""
 
+import gc
+import inspect
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -9,8 +11,9 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from basicsr_clsd.errors import PeerError, UserError, exit_code
 
@@ -126,6 +129,24 @@ def gather_batch(batch: Tensor) -> Tensor:
         return batch
     gathered: Tensor = _GatherBatch.apply(batch)  # pyright: ignore[reportAssignmentType]
     return gathered
+
+
+def averaging(module: nn.Module, device: torch.device, find_unused: bool) -> DistributedDataParallel:
+    """Wrap what processes train together, so that they average its gradients.
+
+    Args:
+        module: Parameters that need no gradient are left out. An earlier wrapper of it must have been let go of.
+        device: Where it is.
+        find_unused: Some parameters get no gradient in some iterations.
+    """
+    gc.collect()  # hooks on the parameters go with an earlier wrapper
+    # Buffers are constants here, and a broadcast would be a collective inside the forward.
+    known = inspect.signature(DistributedDataParallel).parameters
+    buffers: dict[str, Any] = {'forward_sync_buffers': False}
+    if 'forward_sync_buffers' not in known:  # torch 2.14 and older
+        buffers = {'broadcast_buffers': False}
+    devices = [device] if device.type == 'cuda' else None
+    return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=find_unused, **buffers)
 
 
 @contextmanager

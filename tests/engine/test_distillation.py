@@ -125,6 +125,21 @@ def test_two_processes_train_as_one_does(run_folder, run_command):
     torch.testing.assert_close(trained(folder), trained(one), rtol=0, atol=1e-5)
 
 
+def test_terms_with_schedules_train_as_one_process_does_and_learn_only_when_they_are_on(run_folder, run_command):
+    terms = [{**term, 'schedule': {'start_iter': 2, 'anneal_start': 4, 'anneal_end': 6}} for term in TERMS]
+    one, opt = run_folder('one', terms=terms)
+    assert run_command('train', '-opt', opt).code == 0
+    folder, opt = run_folder('two', batch=BATCH // 2, terms=terms)
+    ended = run_command('train', '-opt', opt, processes=2)
+    assert [process.code for process in ended] == [0, 0], ended
+    torch.testing.assert_close(trained(folder), trained(one), rtol=0, atol=1e-5)
+    learnt = {at: state(one, at)['model']['terms'] for at in (2, 4, 6, 8)}
+    changed = [
+        any(not torch.equal(learnt[a][name], learnt[b][name]) for name in learnt[a]) for a, b in ((2, 4), (6, 8))
+    ]
+    assert changed == [True, False]
+
+
 def refused(run_command, opt, *overrides):
     """The one line that a run ends in which must not have started."""
     ended = run_command('train', '-opt', opt, '--force_yml', *overrides)

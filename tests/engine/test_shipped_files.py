@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from basicsr_clsd.config import load
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options'
-SETS = ('table5', 'fig3')  # sets of trainings for scripts/ablate.py
+SETS = ('table5', 'fig3', 'study_S16', 'study_SRVGG')  # sets of trainings for scripts/ablate.py
 FILES = sorted(
     path.relative_to(OPTIONS).as_posix()
     for path in OPTIONS.rglob('*.yml')
@@ -66,6 +66,10 @@ def overrides_for(options, images, folder):
         root = images / ('train' if key == 'train' else 'val')
         changes = {'dataroot_gt': root, 'dataroot_lq': 'null', 'filename_tmpl': 'null', 'names': 'null'}
         overrides += [f'datasets:{key}:{name}={value}' for name, value in changes.items()]
+    assert options.train is not None
+    for key, loss in options.train.losses().items():
+        if loss.schedule is not None and loss.schedule.anneal_end is not None:  # later than the run's end
+            overrides += [f'{key.replace(".", ":")}:schedule=null']
     teacher = options.network_teacher
     if teacher is not None:
         small = {**teacher.arguments(), 'num_feat': SMALL['num_feat']}

@@ -429,3 +429,15 @@ def test_taps_need_not_name_each_block(distill, make_batch):
 def test_teacher_of_another_scale_is_told(distill):
     with pytest.raises(UserError, match='^network_teacher: EDSR makes 3 x 96 x 96 of 3 x 32 x 32'):
         distill(FAKD, network={**TEACHER, 'upscale': 3})
+
+
+def test_teacher_rests_while_every_term_does(distill, make_batch):
+    schedule = {'start_iter': 1}
+    model = distill([{**OUTPUTS, 'schedule': schedule}, {**LFD[0], 'schedule': schedule}])
+    calls = []
+    model.teacher.network.register_forward_hook(lambda *_: calls.append(1))
+    log = step(model, make_batch())
+    assert {name for name in log if name.startswith('L_')} == {'L_SR', 'L_total'} and not calls
+    assert log['factor_L_TS'] == log['factor_L_F'] == 0
+    log = step(model, make_batch(), 2)
+    assert {'L_TS', 'L_F'} <= log.keys() and len(calls) == 1
