@@ -36,6 +36,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument('--suffix', help='behind the name of each photo; default _xSCALE')
     parser.add_argument('--format', default='png', help='png (default, keeps everything), jpg, tif, webp or bmp')
+    parser.add_argument('--frames', action='store_true', help='all frames of animations, all pages; default: the first')
+    parser.add_argument('--strip', action='store_true', help='leave out EXIF data and DPI; the colour profile stays')
     parser.add_argument('--overwrite', action='store_true', help='make files anew that are there already')
     parser.add_argument('--cpu', action='store_true', help='leave a GPU alone')
     return parser.parse_args()
@@ -48,7 +50,8 @@ def infer(arguments: argparse.Namespace, console: cli.Console) -> None:
     from basicsr_clsd import Upscaler  # noqa: PLC0415
     from basicsr_clsd.errors import UserError  # noqa: PLC0415
     from basicsr_clsd.images.writer import FORMATS  # noqa: PLC0415
-    from basicsr_clsd.inference.folder import Run, plan  # noqa: PLC0415
+    from basicsr_clsd.inference.folder import Run  # noqa: PLC0415
+    from basicsr_clsd.inference.plan import Naming, plan  # noqa: PLC0415
     from basicsr_clsd.runtime.memory import keep_freed_memory  # noqa: PLC0415
 
     cli.set_up_console(console).setLevel('WARNING')
@@ -70,9 +73,10 @@ def infer(arguments: argparse.Namespace, console: cli.Console) -> None:
         gpu=not arguments.cpu,
     )
     suffix = f'_x{upscaler.scale}' if arguments.suffix is None else arguments.suffix
-    run = Run(upscaler, console)
+    run = Run(upscaler, console, arguments.frames, arguments.strip)
+    naming = Naming(suffix, extension, arguments.frames)
     try:
-        run.run(plan(arguments.input.expanduser(), arguments.out.expanduser(), suffix, extension), arguments.overwrite)
+        run.run(plan(arguments.input.expanduser(), arguments.out.expanduser(), naming), arguments.overwrite)
     finally:
         for failure in run.failures:
             sys.stderr.write(f'error: {failure}\n')

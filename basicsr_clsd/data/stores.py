@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from basicsr_clsd.data.lmdb import open_lmdb
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.images.codec import EXTENSIONS, crop, decode, header_size
+from basicsr_clsd.images.codec import EXTENSIONS, crop, decode
+from basicsr_clsd.images.header import header_size
 from basicsr_clsd.runtime.folders import files_below
 
 

@@ -1,7 +1,6 @@
-"""Encoded images: pixels from a file's content, the size from its header, parts of the pixels."""
+"""Encoded images: pixels from a file's content, parts of the pixels."""
 
 import struct
-import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
 from basicsr_clsd.errors import UserError
 
@@ -21,26 +17,9 @@ JPEG_END = 0xD9  # its marker
 # Which bytes make a marker of a 0xff before them; the others stand for 0xff itself, fill up, or start a scan anew.
 JPEG_MARKERS = ~np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), 0xFF])
 PNG_START, PNG_LAST_CHUNK = b'\x89PNG\r\n\x1a\n', b'IEND'
-EXIF_ORIENTATION = 0x0112
-TURNED_ORIENTATIONS = (5, 6, 7, 8)  # those that swap height and width
-TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 
 # What is wrong with an image is told by an exception that names the file, not by OpenCV on standard error.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-# What Pillow raises for the headers of damaged files.
-HEADER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 
 
 def stem(name: str) -> str:
@@ -117,29 +96,3 @@ def _png_is_damaged(content: bytes) -> bool:
 
 def _number(content: bytes, start: int) -> int:
     return struct.unpack_from('>I', content, start)[0]
-
-
-def header_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image file as decoded, rotated as its EXIF data ask, from its header alone.
-
-    Raises:
-        UserError: The header is broken, or the file cannot be read.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of Pillow, on what is odd in a header
-            with Image.open(path) as image:
-                return _decoded_size(image)
-    except HEADER_ERRORS as error:
-        raise UserError(f'{path}: not an image that can be decoded (broken or truncated)') from error
-
-
-def _decoded_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) of an opened image after the rotation that its EXIF data ask for, without decoding it."""
-    width, height = image.size
-    if isinstance(image, TiffImageFile):  # some versions of Pillow turn these by themselves
-        width, height = image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
-    # Pillow would decode a PNG without EXIF data to look for some behind its pixels.
-    has_exif = not isinstance(image, PngImageFile) or 'exif' in image.info
-    turned = has_exif and image.getexif().get(EXIF_ORIENTATION) in TURNED_ORIENTATIONS
-    return (width, height) if turned else (height, width)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.codec import EXTENSIONS, JPEG_START, PNG_START, decode
+from basicsr_clsd.images.header import read_header
 from basicsr_clsd.runtime.folders import files_below
 
 # OpenCV would take the small preview in such a file for the photo.
@@ -67,7 +68,7 @@ def read_photo(path: Path) -> Photo:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror}') from error
-    if content.startswith(JPEG_START):  # has neither alpha nor more than 8 bits
+    if content.startswith(JPEG_START):  # has neither alpha nor more than 8 bits, nor frames
         return Photo(decode(content, str(path)))
     # Damage of a PNG file is to be told here, before its library writes to standard error itself.
     pixels = decode(content, str(path)) if content.startswith(PNG_START) else None
@@ -75,8 +76,10 @@ def read_photo(path: Path) -> Photo:
     if unchanged is not None and unchanged.dtype not in (np.uint8, np.uint16):
         raise UserError(f'{path}: pixels of the type {unchanged.dtype}; convert it to 8 or 16 bits first')
     pixels = decode(content, str(path)) if pixels is None else pixels
+    header = read_header(content)
+    notes = (f'first of {len(header.frames)} frames',) if header is not None and len(header.frames) > 1 else ()
     if unchanged is None:
-        return Photo(pixels)
+        return Photo(pixels, notes)
     changes = []
     deep = pixels
     if unchanged.dtype == np.uint16:
@@ -90,7 +93,7 @@ def read_photo(path: Path) -> Photo:
         alpha = _turned_as(deep, unchanged)[..., 3:] / white
         values = values * alpha + 255 * (1 - alpha)
         changes.append('transparent parts laid on white')
-    return Photo(np.floor(values + 0.5).astype(np.uint8) if changes else pixels, tuple(changes))
+    return Photo(np.floor(values + 0.5).astype(np.uint8) if changes else pixels, (*notes, *changes))
 
 
 def _decode(content: bytes, flags: int) -> NDArray | None:

@@ -1,117 +1,25 @@
 """Upscaling the photos of a folder, each to a file that is whole or not there."""
 
 import errno
-import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.images.photo import NAMED_AS_PHOTOS, find_photos
-from basicsr_clsd.images.picture import read_header, read_picture
-from basicsr_clsd.images.writer import FORMATS, check_format, write_picture
+from basicsr_clsd.images.header import read_header
+from basicsr_clsd.images.picture import read_picture
+from basicsr_clsd.images.writer import check_format, not_held, write_picture
+from basicsr_clsd.inference.plan import Job, is_there
 from basicsr_clsd.inference.upscaler import Upscaler
-from basicsr_clsd.runtime.files import check_free, check_writable
+from basicsr_clsd.runtime.files import check_free
 
 MEGA = 1e6
 # Errors that every other photo would meet as well.
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 LEAST_COMPRESSED = 0.02  # of the pixels' bytes; a photo takes ten times as much
-
-
-class Job(NamedTuple):
-    """A photo, and the file to make of it."""
-
-    source: Path
-    target: Path
-
-
-def plan(source: Path, out: Path, suffix: str, extension: str) -> list[Job]:
-    """What is to be made of a photo or of all photos below a folder; no two results share a file.
-
-    In ``out`` photos keep their sub-folders, and their names but for the suffix; where a result would share its file
-    with another one, the photo's extension stays in its name. Hidden files and folders, files that are not photos, what
-    is in ``out``, and results of other photos, which their suffix tells, are passed over.
-
-    Args:
-        source: Photo or folder.
-        out: Folder, or for one photo a file, if it has the extension of a format that can be written.
-        suffix: Between name and extension.
-        extension: Of the format to write, with its dot.
-
-    Raises:
-        UserError: There is no photo, a result would take the place of a photo, or ``out`` is named like a picture that
-            cannot be written.
-    """
-    if source.is_dir():
-        if _named_as_picture(out):
-            raise UserError(f'-o {out}: for the photos of a folder it must be a folder')
-        jobs = _plan_folder(source, out, suffix, extension)
-    elif source.exists():
-        if _named_as_picture(out) and out.suffix.lower() not in FORMATS.values():
-            raise UserError(f'-o {out}: the format must be one of {", ".join(FORMATS)}')
-        jobs = [Job(source, out if _named_as_picture(out) else out / f'{source.stem}{suffix}{extension}')]
-    else:
-        raise UserError(f'{source}: no such file or folder')
-    for job in jobs:
-        if _exists(job.target) and job.target.resolve() == job.source.resolve():
-            raise UserError(f'{job.source}: its result would take its place; choose another folder or suffix')
-    check_writable(out if source.is_dir() else jobs[0].target.parent)
-    return jobs
-
-
-def _named_as_picture(out: Path) -> bool:
-    return out.suffix.lower() in NAMED_AS_PHOTOS and not out.is_dir()
-
-
-def _exists(path: Path) -> bool:
-    """Whether a path is there; one with a name that is too long is not, and opening it tells why."""
-    return os.path.exists(path)
-
-
-def _plan_folder(source: Path, out: Path, suffix: str, extension: str) -> list[Job]:
-    names = [Path(name) for name in find_photos(source)[0]]
-    inside, whole = out.resolve(), source.resolve()
-    if inside != whole and inside.is_relative_to(whole):
-        names = [name for name in names if not (source / name).parent.resolve().is_relative_to(inside)]
-    # Short and long: the photo's extension is left out, or stays.
-    possible = {
-        name: [out / name.parent / f'{kept}{suffix}{extension}' for kept in (name.stem, name.name)] for name in names
-    }
-    made_of: dict[Path, list[Path]] = {}
-    for name, targets in possible.items():
-        for target in targets:
-            made_of.setdefault(target.absolute(), []).append(name)
-    for name in names:
-        other = next((each for each in made_of.get((source / name).absolute(), ()) if each != name), None)
-        if other is not None:
-            if not suffix:
-                told = f'{source / name}: may be a photo, or the result of {source / other}'
-                raise UserError(f'{told}; choose another folder or suffix')
-            del possible[name]
-    if not possible:
-        raise UserError(f'{source}: no photos in it')
-    return [Job(source / name, target) for name, target in distinct(possible).items()]
-
-
-def distinct(possible: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:
-    """One of two possible results for each photo, so that no two are the same: the first where that can be.
-
-    The second ones must differ from each other.
-    """
-    long: set[Path] = set()
-    while True:
-        chosen = {name: targets[name in long] for name, targets in possible.items()}
-        count = Counter(chosen.values())
-        shared = {name for name, target in chosen.items() if count[target] > 1}
-        if not shared - long:
-            return chosen
-        long |= shared
 
 
 class Run:
@@ -120,10 +28,12 @@ class Run:
     Args:
         upscaler: Upscales.
         console: For the bar, on a terminal, and a line for each photo.
+        frames: All frames of each photo are made, so that the first need not be told as one of several.
+        strip: Leave EXIF data and dots per inch out.
     """
 
-    def __init__(self, upscaler: Upscaler, console: Console) -> None:
-        self.upscaler, self.console = upscaler, console
+    def __init__(self, upscaler: Upscaler, console: Console, frames: bool = False, strip: bool = False) -> None:
+        self.upscaler, self.console, self.frames, self.strip = upscaler, console, frames, strip
         self.failures: list[str] = []
         self._bar = Progress(
             BarColumn(bar_width=20),
@@ -144,7 +54,7 @@ class Run:
         Raises:
             OSError: The disk is full or read-only.
         """
-        wanted = [job for job in jobs if overwrite or not _exists(job.target)]
+        wanted = [job for job in jobs if overwrite or not is_there(job.target)]
         if len(wanted) < len(jobs):
             self._say(f'{len(jobs) - len(wanted)} of {len(jobs)} are there already')
         total = sum(_pixels(job.source) for job in wanted)
@@ -160,7 +70,8 @@ class Run:
                     self.failures.append(_shown(_told(job, error)))
 
     def _do(self, job: Job) -> None:
-        picture = read_picture(job.source)
+        picture = read_picture(job.source, job.frame)
+        metadata = picture.metadata.stripped() if self.strip else picture.metadata
         scale, task = self.upscaler.scale, self._bar.tasks[0]
         height, width, channels = picture.pixels.shape
         size = (height * scale, width * scale, channels)
@@ -172,8 +83,14 @@ class Run:
             self._bar.update(task.id, speed=f'{(task.speed or 0) * scale**2 / MEGA:.3g} MP/s')
 
         strips: Iterator = self.upscaler.strips(picture.pixels, progress)
-        write_picture(strips, job.target, size, picture.pixels.dtype, picture.profile)
-        self._say(f'{job.source} -> {job.target} ({size[1]}x{size[0]})')
+        write_picture(strips, job.target, size, picture.pixels.dtype, metadata)
+        notes = [f'{size[1]}x{size[0]}']
+        if picture.frames > 1:
+            frames = f'of {picture.frames} frames'
+            notes.append(f'frame {job.frame + 1} {frames}' if self.frames else f'first {frames}; --frames for all')
+        if lost := not_held(job.target, metadata):
+            notes.append(f'without {" and ".join(lost)}, which {job.target.suffix[1:]} cannot hold')
+        self._say(f'{job.source} -> {job.target} ({", ".join(notes)})')
 
     def _say(self, text: str) -> None:
         self.console.print(_shown(text), highlight=False, markup=False)

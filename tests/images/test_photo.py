@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.photo import find_photos, read_photo
+from basicsr_clsd.prepare.checks.images import stored_form
 
 ORIENTATION = 0x0112
 
@@ -186,6 +187,17 @@ def test_cmyk_jpeg_is_read_in_its_colours(tmp_path):
     Image.new('CMYK', (16, 16), (0, 255, 255, 0)).save(tmp_path / 'a.jpg')
     blue, green, red = read_photo(tmp_path / 'a.jpg').pixels[8, 8]
     assert red > 200 and green < 80 and blue < 80
+
+
+@pytest.mark.parametrize('extension', ['gif', 'png', 'tif', 'webp'])
+def test_the_first_of_several_frames_is_told(tmp_path, extension):
+    frames = [Image.fromarray(np.full((4, 4, 3), level, np.uint8)) for level in (200, 100, 50)]
+    path = tmp_path / f'a.{extension}'
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    photo = read_photo(path)
+    assert photo.changes == ('first of 3 frames',)
+    assert abs(photo.pixels.astype(int) - 200).max() <= 2
+    assert stored_form(path.read_bytes()) is not None and 'first of 3 frames' in str(stored_form(path.read_bytes()))
 
 
 # What cannot be used

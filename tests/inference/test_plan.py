@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.writer import FORMATS
-from basicsr_clsd.inference.folder import plan
+from basicsr_clsd.inference.plan import Naming, plan
 
 CONTENT = cv2.imencode('.png', np.zeros((2, 2, 3), np.uint8))[1].tobytes()
 STEMS = st.text('ab._2x ', min_size=1, max_size=5)
@@ -43,7 +43,7 @@ def test_each_photo_has_a_result_of_its_own(names, suffix, extension):
         made = with_photos(photos, names)
         if not made:
             return
-        jobs = plan(photos, out, suffix, extension)
+        jobs = plan(photos, out, Naming(suffix, extension))
         assert sorted(job.source.relative_to(photos).as_posix() for job in jobs) == sorted(made)
         assert len({job.target for job in jobs}) == len(jobs)
         for job in jobs:
@@ -59,7 +59,7 @@ def test_no_result_takes_the_place_of_a_photo_that_lies_beside_it(names, suffix,
         if not with_photos(photos, names):
             return
         try:
-            jobs = plan(photos, photos, suffix, extension)
+            jobs = plan(photos, photos, Naming(suffix, extension))
         except UserError as error:
             assert str(error).startswith(str(photos))  # two may be one another's results: told, and nothing made
             return
@@ -70,7 +70,7 @@ def test_no_result_takes_the_place_of_a_photo_that_lies_beside_it(names, suffix,
 
 def test_photos_whose_names_differ_little(tmp_path):
     with_photos(tmp_path / 'photos', ['a.png', 'a.jpg', 'a.jpg.tif', 'b.png'])
-    jobs = plan(tmp_path / 'photos', tmp_path, '', '.png')
+    jobs = plan(tmp_path / 'photos', tmp_path, Naming('', '.png'))
     assert {job.source.name: job.target.name for job in jobs} == {
         'a.jpg': 'a.jpg.png',
         'a.jpg.tif': 'a.jpg.tif.png',
@@ -81,11 +81,11 @@ def test_photos_whose_names_differ_little(tmp_path):
 
 def test_results_are_not_upscaled_again_whatever_the_suffix(tmp_path):
     with_photos(tmp_path, ['a.png', 'b.png'])
-    assert {job.target.name for job in plan(tmp_path, tmp_path, '', '.jpg')} == {'a.jpg', 'b.jpg'}
+    assert {job.target.name for job in plan(tmp_path, tmp_path, Naming('', '.jpg'))} == {'a.jpg', 'b.jpg'}
     (tmp_path / 'a.jpg').write_bytes(CONTENT)
     with pytest.raises(UserError, match=r'a\.jpg: may be a photo, or the result of .*a\.png'):
-        plan(tmp_path, tmp_path, '', '.jpg')
-    assert {job.source.name for job in plan(tmp_path, tmp_path, '_x2', '.jpg')} == {'a.jpg', 'a.png', 'b.png'}
+        plan(tmp_path, tmp_path, Naming('', '.jpg'))
+    assert {job.source.name for job in plan(tmp_path, tmp_path, Naming('_x2', '.jpg'))} == {'a.jpg', 'a.png', 'b.png'}
 
 
 @pytest.mark.parametrize('out', ['.', 'photos/..', 'elsewhere', 'photos/out'])
@@ -94,7 +94,7 @@ def test_results_anywhere(tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
     with_photos(tmp_path / 'photos', ['a.png', 'sub/b.png'])
     with_photos(tmp_path / 'photos/out', ['c_x2.png'])
-    found = {job.source.as_posix() for job in plan(Path('photos'), Path(out), '_x2', '.png')}
+    found = {job.source.as_posix() for job in plan(Path('photos'), Path(out), Naming('_x2', '.png'))}
     assert found - {'photos/out/c_x2.png'} == {'photos/a.png', 'photos/sub/b.png'}
     assert ('photos/out/c_x2.png' in found) == (out != 'photos/out')
 
@@ -103,8 +103,8 @@ def test_results_anywhere(tmp_path, monkeypatch, out):
 def test_a_format_that_cannot_be_written_is_refused(tmp_path, name):
     with_photos(tmp_path, ['a.png'])
     with pytest.raises(UserError, match=f'{name}: the format must be one of png, jpg'):
-        plan(tmp_path / 'a.png', tmp_path / name, '_x2', '.png')
+        plan(tmp_path / 'a.png', tmp_path / name, Naming('_x2', '.png'))
     with pytest.raises(UserError, match='for the photos of a folder it must be a folder'):
-        plan(tmp_path, tmp_path / name, '_x2', '.png')
+        plan(tmp_path, tmp_path / name, Naming('_x2', '.png'))
     (tmp_path / name).mkdir()
-    assert plan(tmp_path / 'a.png', tmp_path / name, '_x2', '.png')[0].target == tmp_path / name / 'a_x2.png'
+    assert plan(tmp_path / 'a.png', tmp_path / name, Naming('_x2', '.png'))[0].target == tmp_path / name / 'a_x2.png'

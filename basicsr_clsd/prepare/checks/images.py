@@ -12,6 +12,7 @@ from basicsr_clsd.data.lmdb import PngLmdbStore, reading
 from basicsr_clsd.data.stores import FolderStore, ImageStore
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.codec import PNG_START, decode
+from basicsr_clsd.images.header import read_header
 from basicsr_clsd.prepare.checks.kernel import is_matlab_bicubic, nearest_kernels
 from basicsr_clsd.prepare.layout import paired_names, scale_of
 
@@ -104,7 +105,9 @@ def stored_form(content: bytes) -> str | None:
             return None
         deep = image.dtype != np.uint8
         form = 'gray' if image.ndim == 2 else None if image.shape[2] == 3 else 'with alpha'  # noqa: PLR2004  (channels)
-    return ', '.join(part for part in (form, '16 bits' if deep else None) if part) or None
+    header = read_header(content)
+    frames = f'first of {len(header.frames)} frames' if header is not None and len(header.frames) > 1 else None
+    return ', '.join(part for part in (form, '16 bits' if deep else None, frames) if part) or None
 
 
 def lr_images(hr: ImageStore, lr: ImageStore, scale: int | None) -> LrImages:
