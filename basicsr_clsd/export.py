@@ -17,7 +17,9 @@ def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Export a trained network for other programs.')
     subparsers = parser.add_subparsers(dest='format', title='formats', metavar='FORMAT', required=True)
-    onnx = subparsers.add_parser('onnx', help='ONNX, of free height, width and batch; RGB in [0, 1] in and out')
+    onnx = subparsers.add_parser(
+        'onnx', help='ONNX, of free height, width and batch; RGB, or luma, in [0, 1] in and out'
+    )
     onnx.add_argument('--precision', choices=['fp32', 'fp16'], default='fp32', help='of weights and features')
     onnx.add_argument('--int8', action='store_true', help='quantise the convolutions; needs --calibrate')
     onnx.add_argument('--calibrate', type=Path, metavar='FOLDER', help='photos, HR, to quantise by')

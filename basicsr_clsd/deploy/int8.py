@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from basicsr.metrics import calculate_psnr
+from basicsr.utils import bgr2ycbcr
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -19,6 +20,8 @@ from basicsr_clsd.deploy.onnx import INPUT, runner
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.matlab_resize import matlab_resize
 from basicsr_clsd.images.photo import find_photos, read_photo
+from basicsr_clsd.inference.torch_network import TorchNetwork
+from basicsr_clsd.networks.check import LUMA
 
 Upscale = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 SIDE = 128  # LR pixels of a photo's middle that are looked at
@@ -35,7 +38,7 @@ WORTH = 0.005  # dB that a further layer in float must gain
 
 
 class Sample(NamedTuple):
-    """The middle of a photo: LR (1, 3, h, w), RGB in [0, 1], and HR (H, W, 3), BGR, uint8."""
+    """The middle of a photo: LR (1, C, h, w), RGB or luma in [0, 1], and HR (H, W, C), BGR or luma, uint8."""
 
     lq: NDArray[np.float32]
     gt: NDArray[np.uint8]
@@ -49,7 +52,7 @@ class Calibration(NamedTuple):
     held_out: list[Sample]
 
 
-def read_calibration(folder: Path, scale: int, console: Console) -> Calibration:
+def read_calibration(folder: Path, network: TorchNetwork, console: Console) -> Calibration:
     """Read photos and make their LR images by MATLAB's bicubic: half for ranges, a quarter to choose by, one to report.
 
     Of more than 64 photos 64 are taken, evenly spread over their names.
@@ -64,19 +67,22 @@ def read_calibration(folder: Path, scale: int, console: Console) -> Calibration:
         raise UserError(f'{folder}: {len(names)} photos; calibration needs at least {PARTS}')
     names = [names[place] for place in np.linspace(0, len(names) - 1, min(len(names), MOST)).round().astype(int)]
     bar = track(names, 'Calibrating', console=console, disable=not console.is_terminal, transient=True)
-    samples = [_sample(folder / name, scale) for name in bar]
+    samples = [_sample(folder / name, network.scale, network.channels) for name in bar]
     return Calibration(samples[::PARTS] + samples[1::PARTS], samples[2::PARTS], samples[3::PARTS])
 
 
-def _sample(path: Path, scale: int) -> Sample:
+def _sample(path: Path, scale: int, channels: int) -> Sample:
     image = read_photo(path).pixels
     sides = [min(side // scale, SIDE) * scale for side in image.shape[:2]]
     if 0 in sides:
         raise UserError(f'{path}: too small to calibrate with')
     top, left = ((length - side) // 2 for length, side in zip(image.shape, sides, strict=False))
     gt = image[top : top + sides[0], left : left + sides[1]]
-    lq = matlab_resize(gt, 1 / scale)[..., ::-1].transpose(2, 0, 1)[None]
-    return Sample((lq / 255).astype(np.float32, order='C'), gt)
+    lq = matlab_resize(gt, 1 / scale).astype(np.float32) / 255
+    if channels == LUMA:
+        lq = bgr2ycbcr(lq, y_only=True)[..., None]
+        gt = bgr2ycbcr(gt, y_only=True)[..., None].astype(np.uint8)  # rounded already
+    return Sample(lq[..., ::-1].transpose(2, 0, 1)[None].astype(np.float32, order='C'), gt)
 
 
 def mean_psnr(upscale: Upscale, samples: Sequence[Sample], scale: int) -> float:

@@ -19,8 +19,8 @@ from basicsr_clsd.inference.torch_network import TorchNetwork
 
 OPSET = 20
 INPUT, OUTPUT = 'lq', 'sr'
-TRACED = (1, 3, 24, 20)
-CHECKED = ((1, 3, 1, 1), (1, 3, 7, 13), (2, 3, 33, 20))
+TRACED = (1, 24, 20)  # batch, height and width
+CHECKED = ((1, 1, 1), (1, 7, 13), (2, 33, 20))
 TOLERANCE = 1e-5  # in [0, 1]: a 400th of a step of 8 bits
 HALF_TOLERANCE = 2 / 255
 
@@ -34,7 +34,8 @@ def require() -> None:
 def onnx_model(network: TorchNetwork, opset: int = OPSET) -> Any:
     """Export a network as an ``onnx.ModelProto``.
 
-    Its input ``lq`` is (N, 3, h, w), RGB in [0, 1], its output ``sr`` (N, 3, h·s, w·s), unclipped; N, h and w are free.
+    Its input ``lq`` is (N, C, h, w), RGB or luma in [0, 1], its output ``sr`` (N, C, h·s, w·s), unclipped; N, h and w
+    are free.
     The mean shift and the scaling to 255 are inside.
 
     Raises:
@@ -52,12 +53,19 @@ def onnx_model(network: TorchNetwork, opset: int = OPSET) -> Any:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of torch: what else it exports by; sizes that it takes for constants
             path = str(Path(folder, 'network.onnx'))
-            torch.onnx.export(plain(network), (torch.rand(TRACED),), path, opset_version=opset, **options)
+            torch.onnx.export(
+                plain(network), (torch.rand(shape(network, *TRACED)),), path, opset_version=opset, **options
+            )
             model = onnx.load(path)
     except Exception as error:  # torch's errors of this kind have no common base
         raise UserError(f'{network.arch}: cannot be exported to ONNX (opset {opset}): {first_line(error)}') from error
     check(model, network, TOLERANCE)
     return model
+
+
+def shape(network: TorchNetwork, batch: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """Of images for a network."""
+    return batch, network.channels, height, width
 
 
 def plain(network: TorchNetwork) -> nn.Module:
@@ -75,7 +83,7 @@ class _Upscaling(nn.Module):
         self.network = network
 
     def forward(self, lq: Tensor) -> Tensor:
-        """Upscale (N, 3, h, w)."""
+        """Upscale (N, C, h, w)."""
         output = self.network(lq)
         return output[0] if isinstance(output, tuple) else output
 
@@ -88,9 +96,9 @@ def check(model: Any, network: TorchNetwork, tolerance: float) -> float:
     """
     run, torch_network, worst = runner(model), plain(network), 0.0
     draw = torch.Generator().manual_seed(0)
-    for shape in CHECKED:
-        lq = torch.rand(shape, generator=draw)
-        size = f'{shape[3]}x{shape[2]}'
+    for batch, height, width in CHECKED:
+        lq = torch.rand(shape(network, batch, height, width), generator=draw)
+        size = f'{width}x{height}'
         try:
             with torch.no_grad():
                 expected = torch_network(lq).numpy()
@@ -104,7 +112,7 @@ def check(model: Any, network: TorchNetwork, tolerance: float) -> float:
 
 
 def runner(model: Any) -> Any:
-    """A function that runs a model on an array (N, 3, h, w), float32; what goes wrong is a ``RuntimeError``."""
+    """A function that runs a model on an array (N, C, h, w), float32; what goes wrong is a ``RuntimeError``."""
     import onnxruntime  # noqa: PLC0415  (an extra)
 
     settings = onnxruntime.SessionOptions()

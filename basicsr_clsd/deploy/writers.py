@@ -17,6 +17,7 @@ from basicsr_clsd.deploy.onnx import HALF_TOLERANCE, check, finish, in_half_prec
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.inference.onnx_network import RECEPTIVE_FIELD
 from basicsr_clsd.inference.torch_network import TorchNetwork
+from basicsr_clsd.networks.check import LUMA
 from basicsr_clsd.networks.edsr_pytorch import with_edsr_pytorch_names
 from basicsr_clsd.networks.origin import NETWORK, SCALE, experiment_of, training_of
 from basicsr_clsd.runtime.files import save, write_bytes
@@ -32,13 +33,16 @@ def header_of(network: TorchNetwork, source: Path) -> dict[str, str]:
         source: The file that it was opened from.
 
     Returns:
-        ``scale``, ``parameters``, ``network_g`` (arch and arguments, JSON), ``source`` and its SHA-256; ``run`` where
-        it is known: name, seed and iteration of the training, JSON; and how far the network sees, if that is known.
+        ``scale``, ``channels``, ``color`` (``rgb``, or ``y``: luma of ITU-R BT.601 in [16, 235]), ``parameters``,
+        ``network_g`` (arch and arguments, JSON), ``source`` and its SHA-256; ``run`` where it is known: name, seed and
+        iteration of the training, JSON; and how far the network sees, if that is known.
     """
     run = training_of(source)
     facts = {
         'made_by': f'basicsr-clsd {basicsr_clsd.__version__}',
         SCALE: str(network.scale),
+        'channels': str(network.channels),
+        'color': 'y' if network.channels == LUMA else 'rgb',
         'parameters': str(network.parameters),
         NETWORK: json.dumps(network.section.as_dict()),
         'source': source.name,
@@ -89,7 +93,7 @@ def write_onnx(  # noqa: PLR0913
     require()
     facts = dict(header)
     # Before the first of its seconds is spent.
-    calibration = read_calibration(kind, network.scale, console) if isinstance(kind, Path) else None
+    calibration = read_calibration(kind, network, console) if isinstance(kind, Path) else None
     model = onnx_model(network, opset)
     if calibration is not None:
         result = quantise(model, calibration, network.scale, say)

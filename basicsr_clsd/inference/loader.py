@@ -26,7 +26,7 @@ def load(  # noqa: PLR0913
     keys: Sequence[str] = KEYS,
     option: str = '',
     strict: bool = True,
-    channels: int = 3,
+    channels: int | None = None,
     precision: str = 'fp32',
     gpu: bool = True,
 ) -> Network:
@@ -40,7 +40,7 @@ def load(  # noqa: PLR0913
         keys: Where the weights are in their file, see :meth:`~basicsr_clsd.networks.weights.WeightsFile.weights`.
         option: Key of the options that ``keys`` are from, if they are from there.
         strict: See :func:`~basicsr_clsd.networks.weights.load_weights`.
-        channels: Of the images: 3, or 1 for luma.
+        channels: Of the images: 3, or 1 for luma; None: found out.
         precision: ``fp32``, ``bf16`` or ``fp16``, of a network of weights.
         gpu: Use one if there is one.
 

@@ -17,6 +17,7 @@ class Network(Protocol):
     Attributes:
         arch: Its registered name, or the kind of its file.
         scale: The super-resolution factor s.
+        channels: Of the images that it takes: 3 (RGB), or 1 (luma).
         window: Side of a transformer's attention windows in LR pixels; 1: it has none.
         receptive_field: How far it sees, in LR pixels; None: not known.
         tile: Side in LR pixels of a part of an image that takes little memory.
@@ -26,6 +27,7 @@ class Network(Protocol):
 
     arch: str
     scale: int
+    channels: int
     window: int
     receptive_field: int | None
     tile: int

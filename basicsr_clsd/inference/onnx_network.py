@@ -11,6 +11,7 @@ from torch import Tensor
 
 from basicsr_clsd.errors import UserError, first_line, out_of_memory
 from basicsr_clsd.inference.network import OUTPUT_TILE
+from basicsr_clsd.networks.check import LUMA, RGB
 
 TRIAL_SIDE = 32
 IMAGE_AXES = 4
@@ -23,12 +24,12 @@ QUIET = 4  # log what is fatal; the rest is told as errors
 class OnnxNetwork:
     """A network in an ONNX file; see :class:`~basicsr_clsd.inference.network.Network`.
 
-    It has one input (N, C, h, w) in [0, 1], RGB, and the upscaled image is its first output.
+    It has one input (N, C, h, w) in [0, 1], RGB or luma, and the upscaled image is its first output.
 
     Args:
         path: The file.
         scale: Super-resolution factor; None: found out.
-        channels: 3, or 1 for luma.
+        channels: 3, or 1 for luma; None: what the file's input has.
         gpu: Use CUDA if onnxruntime has it.
 
     Raises:
@@ -38,7 +39,7 @@ class OnnxNetwork:
     arch = 'ONNX'
     window = 1
 
-    def __init__(self, path: str | Path, scale: int | None = None, channels: int = 3, gpu: bool = False) -> None:
+    def __init__(self, path: str | Path, scale: int | None = None, channels: int | None = 3, gpu: bool = False) -> None:
         self.path = Path(path).expanduser()
         if not self.path.is_file():
             raise UserError(f'{path}: no such file')
@@ -56,7 +57,8 @@ class OnnxNetwork:
         if fixed:
             sides = ' x '.join(map(str, inputs[0].shape[2:]))
             raise UserError(f'{path}: takes images of {sides} pixels alone; export it with free height and width')
-        self.scale = self._try(scale, channels)
+        self.channels = channels or (LUMA if inputs[0].shape[1] == LUMA else RGB)
+        self.scale = self._try(scale, self.channels)
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         told = self.metadata.get(RECEPTIVE_FIELD, '')
         self.receptive_field = int(told) if told.isdecimal() else None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from basicsr_clsd.errors import out_of_memory
 from basicsr_clsd.inference.network import Network, Upscale
-from basicsr_clsd.inference.transforms import Alpha, for_any_channels, self_ensemble
+from basicsr_clsd.inference.transforms import BICUBIC_FIELD, Alpha, for_any_channels, self_ensemble
 
 Cut = Callable[[slice, slice], Tensor]  # rows and columns of an image to that part of it, (N, C, h, w)
 
@@ -70,8 +70,9 @@ def tiled(  # noqa: PLR0913
     """
     upscale = self_ensemble(network.upscale) if ensemble else network.upscale
     if alpha is not None:
-        upscale = for_any_channels(upscale, network.scale, alpha)
-    overlap = network.receptive_field if overlap is None else overlap
+        upscale = for_any_channels(upscale, network.scale, alpha, network.channels)
+    if overlap is None and network.receptive_field is not None:
+        overlap = max(network.receptive_field, BICUBIC_FIELD)
     return Tiles(upscale, network.scale, tile, overlap, network.window, name)
 
 

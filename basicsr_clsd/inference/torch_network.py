@@ -13,7 +13,7 @@ from basicsr_clsd.archs.windows import whole_windows, window_of
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.inference.network import OUTPUT_TILE
 from basicsr_clsd.inference.tiles import upscale_in_tiles
-from basicsr_clsd.networks.check import check_output, placed, trial_image
+from basicsr_clsd.networks.check import channels_taken, check_output, placed, trial_image
 from basicsr_clsd.networks.precision import autocast, keep_ends_fp32
 from basicsr_clsd.runtime.memory import return_freed_memory
 
@@ -32,7 +32,7 @@ class TorchNetwork:
             and moved.
         section: What it was built from.
         scale: Super-resolution factor s.
-        channels: Of the images: 3, or 1 for luma.
+        channels: Of the images: 3, or 1 for luma; None: found out.
         precision: ``fp32``, ``bf16`` or ``fp16``; the first and the last convolution, the mean shift and the scaling to
             255 stay in fp32.
         device: Where it computes.
@@ -47,7 +47,7 @@ class TorchNetwork:
         section: Component,
         scale: int,
         *,
-        channels: int = 3,
+        channels: int | None = 3,
         precision: str = 'fp32',
         device: torch.device = CPU,
     ) -> None:
@@ -61,7 +61,10 @@ class TorchNetwork:
         self.receptive_field = edsr_receptive_field(module) if staged else None
         self.tile = EDSR_TILE if staged else math.ceil(OUTPUT_TILE / scale)
         with keep_ends_fp32(module):
-            check_output(self.upscale, trial_image(channels), scale, f'network_g: {self.arch}')
+            where = f'network_g: {self.arch}'
+            if channels is not None:
+                check_output(self.upscale, trial_image(channels), scale, where)
+            self.channels = channels or channels_taken(self.upscale, scale, where)
 
     @torch.no_grad()
     def upscale(self, lq: Tensor) -> Tensor:

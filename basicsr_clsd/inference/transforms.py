@@ -11,6 +11,12 @@ from basicsr_clsd.inference.network import Upscale
 
 Alpha = Literal['network', 'bicubic']
 
+# ITU-R BT.601 for 8 bits, Y in [16, 235], as MATLAB and BasicSR have it; here of 1, not of 255.
+YCBCR = torch.tensor([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
+OFFSET = torch.tensor([16.0, 128.0, 128.0]).view(3, 1, 1) / 255
+
+BICUBIC_FIELD = 2  # how far bicubic upscaling sees, in LR pixels
+
 FLIPS = ((), (2,), (3,), (2, 3))
 SIZE = 2 * len(FLIPS)
 
@@ -43,31 +49,56 @@ def self_ensemble(upscale: Upscale) -> Upscale:
     return mean_of_eight
 
 
-def for_any_channels(upscale: Upscale, scale: int, alpha: Alpha) -> Upscale:
-    """Make of an ``upscale`` for RGB one for (1, C, h, w) with C = 1 (gray), 2 (gray, alpha), 3 or 4 (RGB, alpha).
+def for_any_channels(upscale: Upscale, scale: int, alpha: Alpha, channels: int = RGB) -> Upscale:
+    """Make of an ``upscale`` for RGB or luma one for (1, C, h, w) with C = 1 (gray), 2 (gray, alpha), 3 or 4 (RGBA).
 
-    Gray goes in as three equal channels, and the mean of the three that come out is the result. Alpha goes through the
-    network as gray does, or is upscaled by MATLAB's bicubic; where a part has one value, it keeps it.
+    For a network of RGB gray goes in as three equal channels, and the mean of the three that come out is the result. A
+    network of luma takes gray as it is; of colours it gets Y (ITU-R BT.601, as in its training), while Cb and Cr are
+    upscaled by MATLAB's bicubic. Alpha goes through the network as gray does, or is upscaled by MATLAB's bicubic; where
+    a part has one value, it keeps it.
+
+    Args:
+        upscale: Upscales (1, 3, h, w), or (1, 1, h, w).
+        scale: Super-resolution factor s.
+        alpha: How transparency is upscaled.
+        channels: Of what ``upscale`` takes: 3, or 1 for luma.
     """
 
     def gray(image: Tensor) -> Tensor:
-        return upscale(image.expand(-1, RGB, -1, -1)).mean(1, keepdim=True)
+        return upscale(image.expand(-1, channels, -1, -1)).mean(1, keepdim=True)
+
+    def colours(image: Tensor) -> Tensor:
+        if channels == RGB:
+            return upscale(image)
+        luma, chroma = _to_ycbcr(image).split([GRAY, RGB - GRAY], 1)
+        return _to_rgb(torch.cat([upscale(luma), _bicubic(chroma, scale)], 1))
 
     def transparency(image: Tensor) -> Tensor:
         if bool((image == image[..., :1, :1]).all()):
             return image[..., :1, :1].expand(-1, -1, image.shape[2] * scale, image.shape[3] * scale)
-        if alpha == 'network':
-            return gray(image)
-        # Imported here as it brings SciPy, and few images come this way.
-        from basicsr_clsd.images.matlab_resize import matlab_resize  # noqa: PLC0415
-
-        return torch.from_numpy(matlab_resize(image[0, 0].numpy(), scale)).float()[None, None]
+        return gray(image) if alpha == 'network' else _bicubic(image, scale)
 
     def any_channels(image: Tensor) -> Tensor:
-        channels = image.shape[1]
-        colours = gray(image[:, :GRAY]) if channels in (GRAY, GRAY_ALPHA) else upscale(image[:, :RGB])
-        if channels not in (GRAY_ALPHA, RGBA):
-            return colours
-        return torch.cat([colours, transparency(image[:, -1:])], 1)
+        found = image.shape[1]
+        shown = gray(image[:, :GRAY]) if found in (GRAY, GRAY_ALPHA) else colours(image[:, :RGB])
+        return torch.cat([shown, transparency(image[:, -1:])], 1) if found in (GRAY_ALPHA, RGBA) else shown
 
     return any_channels
+
+
+def _bicubic(image: Tensor, scale: int) -> Tensor:
+    """Upscale (1, C, h, w) by MATLAB's bicubic."""
+    # Imported here as it brings SciPy, and few images come this way.
+    from basicsr_clsd.images.matlab_resize import matlab_resize  # noqa: PLC0415
+
+    pixels = image[0].permute(1, 2, 0).contiguous().numpy()
+    return torch.from_numpy(matlab_resize(pixels, scale)).float().permute(2, 0, 1)[None]
+
+
+def _to_ycbcr(image: Tensor) -> Tensor:
+    """Y, Cb, Cr of RGB, all (N, 3, h, w) in [0, 1]."""
+    return torch.einsum('ij,njhw->nihw', YCBCR, image) + OFFSET
+
+
+def _to_rgb(image: Tensor) -> Tensor:
+    return torch.einsum('ij,njhw->nihw', YCBCR.double().inverse().float(), image - OFFSET)

@@ -9,6 +9,7 @@ from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import FAULTS, UserError, first_line
 
 TRIAL_SIDE = 32
+RGB, LUMA = 3, 1  # channels
 
 
 def placed(network: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
@@ -26,6 +27,25 @@ def channels_of(options: Options, *phases: str) -> int:
 def trial_image(channels: int) -> Tensor:
     """A black image, (1, C, 32, 32)."""
     return torch.zeros(1, channels, TRIAL_SIDE, TRIAL_SIDE)
+
+
+def channels_taken(upscale: Callable[[Tensor], Tensor], scale: int, where: str) -> int:
+    """Channels of the images that a network upscales: 3 (RGB) if it can, else 1 (luma).
+
+    Args:
+        upscale: See :func:`check_output`.
+        scale: See there.
+        where: See there.
+
+    Raises:
+        UserError: It upscales neither.
+    """
+    try:
+        check_output(upscale, trial_image(RGB), scale, where)
+    except UserError:
+        check_output(upscale, trial_image(LUMA), scale, where)
+        return LUMA
+    return RGB
 
 
 def check_output(upscale: Callable[[Tensor], Tensor], image: Tensor, scale: int, where: str) -> None:
