@@ -84,6 +84,13 @@ class Dataset(Section):
     dataset_enlarge_ratio: PositiveInt = Field(default=1, description='an epoch visits each image this often')
     cache_images: bool = Field(default=False, description='decode once and keep in memory; for small sets (new key)')
     color: Literal['y'] | None = Field(default=None, description='`y`: train and test on luma alone')
+    bit_depth: int = Field(
+        default=8,
+        ge=8,
+        le=16,
+        description='bits that white has in images of 16 bits per value, e.g. 12 for a camera of 12; above 8 they keep '
+        'their precision in training and validation, at 8 they are rounded to 8 (new key)',
+    )
     mean: list[float] | None = Field(default=None, description='subtracted from both images, per channel')
     std: list[float] | None = Field(default=None, description='both images are divided by it, per channel')
     pin_memory: bool = Field(default=True, description='page-locked batches on a GPU')

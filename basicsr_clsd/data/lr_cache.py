@@ -5,19 +5,23 @@ import logging
 import os
 from pathlib import Path
 
-from basicsr_clsd.data.stores import FolderStore
+import numpy as np
+
+from basicsr_clsd.data.stores import EIGHT_BITS, FolderStore
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.matlab_resize import matlab_resize
 from basicsr_clsd.runtime.files import write_image, write_text
 from basicsr_clsd.runtime.locks import exclusive
 
+WHITE_16 = 65535
 MANIFEST, LOCK = 'made_from.json', '.lock'
 
 
-def default_cache(dataroot_gt: str | Path, scale: int) -> Path:
+def default_cache(dataroot_gt: str | Path, scale: int, bit_depth: int = EIGHT_BITS) -> Path:
     """The folder beside the HR folder that holds its LR images."""
     gt = Path(os.path.abspath(dataroot_gt))  # '.' has no name
-    return gt.with_name(f'{gt.name}_LRbicx{scale}')
+    deep = f'_{bit_depth}bit' if bit_depth != EIGHT_BITS else ''
+    return gt.with_name(f'{gt.name}_LRbicx{scale}{deep}')
 
 
 def make_lr(gt: FolderStore, names: list[str], scale: int, cache: Path) -> dict[str, str]:
@@ -25,7 +29,8 @@ def make_lr(gt: FolderStore, names: list[str], scale: int, cache: Path) -> dict[
 
     HR is cropped at the bottom and the right to a multiple of ``scale`` and shrunk by MATLAB's bicubic. Every file is
     written under a temporary name and renamed, and counts only once the manifest lists it with the size and time of
-    the HR file it was made from; an interrupted run goes on where it was.
+    the HR file it was made from; an interrupted run goes on where it was. Of HR that is read in more than 8 bits they
+    have 16.
 
     Args:
         gt: HR images.
@@ -46,7 +51,8 @@ def make_lr(gt: FolderStore, names: list[str], scale: int, cache: Path) -> dict[
         if lr_name in by_lr:
             raise UserError(f'{gt.root}: {by_lr[lr_name]} and {name} would share one LR image; rename one')
         by_lr[lr_name] = name
-    stamps = {name: _stamp(gt.root / name) for name in names}
+    deep = [gt.bit_depth] if gt.bit_depth != EIGHT_BITS else []
+    stamps = {name: [*_stamp(gt.root / name), *deep] for name in names}
 
     def missing() -> list[str]:
         manifest = _read_manifest(cache)
@@ -75,7 +81,10 @@ def _write_lr(gt: FolderStore, name: str, scale: int, target: Path) -> None:
     height, width = hr.shape[0] // scale * scale, hr.shape[1] // scale * scale
     if not height or not width:
         raise UserError(f'{gt.root / name}: smaller than scale {scale}')
-    write_image(matlab_resize(hr[:height, :width], 1 / scale), target)
+    lr = matlab_resize(hr[:height, :width], 1 / scale)
+    if lr.dtype != np.uint8:  # in [0, 1]
+        lr = np.round(lr.clip(0, 1) * WHITE_16).astype(np.uint16)
+    write_image(lr, target)
 
 
 def _stamp(path: Path) -> list[int]:

@@ -14,12 +14,13 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize
 
 from basicsr_clsd.config.paths import located
+from basicsr_clsd.data.forms import tell_forms
 from basicsr_clsd.data.lmdb import LmdbStore, RawLmdbStore
 from basicsr_clsd.data.lmdb_beside import open_fastest
 from basicsr_clsd.data.lr_cache import default_cache, make_lr
 from basicsr_clsd.data.meta_info import names_in
 from basicsr_clsd.data.patches import Image, PatchBatch, RandomNumbers, draw_patch, turned
-from basicsr_clsd.data.stores import FolderStore, ImageStore, open_store
+from basicsr_clsd.data.stores import EIGHT_BITS, FolderStore, ImageStore, open_store
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.codec import stem
 
@@ -49,17 +50,19 @@ class PairedDataset(Dataset):
         self.opt = opt
         self.scale: int = opt['scale']
         self.training = opt['phase'] == 'train'
+        self.bit_depth: int = opt.get('bit_depth') or EIGHT_BITS
         gt_root = located(opt['dataroot_gt'])
         # LR images are made from the files of a folder.
-        self.gt = open_fastest(gt_root) if opt.get('dataroot_lq') else open_store(gt_root)
+        self.gt = (open_fastest if opt.get('dataroot_lq') else open_store)(gt_root, self.bit_depth)
         gt_names = self._gt_names()
         self.lq: ImageStore
         if opt.get('dataroot_lq'):
-            self.lq = open_fastest(located(opt['dataroot_lq']))
+            self.lq = open_fastest(located(opt['dataroot_lq']), self.bit_depth)
             self.pairs = self._pair(gt_names)
         else:
             self.lq, self.pairs = self._made_from_hr(gt_names)
         self._check_sizes()
+        tell_forms([store for store in (self.gt, self.lq) if isinstance(store, FolderStore)])
         # From a memory map a patch can be had without its image.
         self._mapped = isinstance(self.gt, RawLmdbStore) and isinstance(self.lq, RawLmdbStore)
         self._folders = [str(store.root / '_')[:-1] for store in (self.gt, self.lq)]
@@ -86,13 +89,13 @@ class PairedDataset(Dataset):
 
         Returns:
             ``lq`` and ``gt``, (N, 3, H, W), RGB, uint8 in [0, 255]; divided by 255 in float32 they are the samples'
-            images, bit for bit. Where ``color``, ``mean`` or ``std`` ask for values that 8 bits do not hold, they are
-            float32 as in the samples. ``lq_path`` and ``gt_path`` are lists.
+            images, bit for bit. Where ``bit_depth``, ``color``, ``mean`` or ``std`` ask for values that 8 bits do not
+            hold, they are float32 as in the samples. ``lq_path`` and ``gt_path`` are lists.
         """
         paths = [self._paths(index) for index in indices]
         batch: dict[str, Any] = {key: [path[key] for path in paths] for key in ('lq_path', 'gt_path')}
         patches = (self._patches(index, drawn) for index, drawn in zip(indices, numbers, strict=True))
-        if self.opt.get('color') or self.opt.get('mean') or self.opt.get('std'):
+        if self.opt.get('color') or self.opt.get('mean') or self.opt.get('std') or self.bit_depth != EIGHT_BITS:
             samples = [self._tensors(pair) for pair in patches]
             return batch | {key: torch.stack([sample[key] for sample in samples]) for key in ('lq', 'gt')}
         sides = self.opt['gt_size'] // self.scale, self.opt['gt_size']
@@ -106,8 +109,8 @@ class PairedDataset(Dataset):
         return batch | {'lq': lqs.tensor(), 'gt': gts.tensor()}
 
     def _tensors(self, images: tuple[Image, Image]) -> dict[str, Tensor]:
-        """HR and LR, BGR uint8, as the float tensors of a sample."""
-        gt, lq = (np.asarray(image, np.float32) / 255.0 for image in images)
+        """HR and LR, BGR, as the float tensors of a sample."""
+        gt, lq = (np.float32(image) / 255.0 if image.dtype == np.uint8 else image for image in images)
         if self.opt.get('color') == 'y':
             gt, lq = (bgr2ycbcr(image, y_only=True)[..., None] for image in (gt, lq))
         tensors = list(img2tensor([gt, lq], bgr2rgb=True, float32=True))
@@ -209,9 +212,9 @@ class PairedDataset(Dataset):
         if not isinstance(self.gt, FolderStore):
             raise UserError(f'{self.gt.root}: dataroot_lq is missing; LR images can be made from a folder only')
         root = self.opt.get('lq_cache')
-        cache = located(root) if root else default_cache(self.gt.root, self.scale)
+        cache = located(root) if root else default_cache(self.gt.root, self.scale, self.bit_depth)
         made = make_lr(self.gt, gt_names, self.scale, cache)
-        return FolderStore(cache), list(made.items())
+        return FolderStore(cache, EIGHT_BITS if self.bit_depth == EIGHT_BITS else 16), list(made.items())
 
     def _check_sizes(self) -> None:
         """Compare the sizes of all pairs by their headers, which takes well under a millisecond for each."""

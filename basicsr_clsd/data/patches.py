@@ -1,13 +1,13 @@
 """Random patches of image pairs: where they lie, how they are turned, and batches of them in 8 bits."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]  # uint8, or float32 in [0, 1] of more bits
 FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}  # OpenCV's codes: left to right, top to bottom, both
 
 
@@ -55,8 +55,8 @@ def draw_patch(numbers: RandomNumbers, lq_size: tuple[int, ...], side: int, hfli
 def turned(patch: Image, draw: Draw) -> Image:
     """The patch flipped and transposed; what was passed in stays as it is, and is returned if nothing is to be done."""
     if draw.hflip or draw.vflip:
-        patch = cv2.flip(patch, FLIPS[draw.hflip, draw.vflip]).astype(np.uint8, copy=False)
-    return cv2.transpose(patch).astype(np.uint8, copy=False) if draw.transpose else patch
+        patch = np.asarray(cv2.flip(patch, FLIPS[draw.hflip, draw.vflip]))
+    return np.asarray(cv2.transpose(patch)) if draw.transpose else patch
 
 
 class PatchBatch:

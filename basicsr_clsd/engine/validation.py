@@ -8,7 +8,7 @@ from pathlib import Path
 
 from basicsr_clsd.config import Options
 from basicsr_clsd.data import PairedDataset
-from basicsr_clsd.evaluation.metrics import Image, Sample, Scores, joined, measure, upscaled
+from basicsr_clsd.evaluation.metrics import Image, Sample, Scores, in_8_bits, joined, measure, upscaled
 from basicsr_clsd.models import SupervisedModel
 from basicsr_clsd.runtime.distributed import Processes
 from basicsr_clsd.runtime.files import write_image
@@ -50,7 +50,7 @@ class Validator:
                 for sample in samples:
                     scores.images[sample.name] = self._measure(sample)
                     if len(scores.images) == 1:
-                        self.examples[name] = sample.outputs[0]
+                        self.examples[name] = in_8_bits(sample.outputs[0])
                     if self.options.val.save_img:
                         write_image(sample.outputs[0], self.folder / name / f'{sample.name}_{iteration}.png')
             names = [dataset.name(index) for index in range(len(dataset))]

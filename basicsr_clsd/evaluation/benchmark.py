@@ -16,7 +16,7 @@ from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.complexity import Complexity
 from basicsr_clsd.evaluation.crops import CropSheet
 from basicsr_clsd.evaluation.evaluated import BICUBIC, EvaluatedModel
-from basicsr_clsd.evaluation.metrics import Image, Scores, bicubic, joined, measure, upscaled
+from basicsr_clsd.evaluation.metrics import Image, Scores, bicubic, in_8_bits, joined, measure, upscaled
 from basicsr_clsd.evaluation.results import VERSION, Measured, MetricProtocol, Note, ResultsFile
 from basicsr_clsd.evaluation.tables import BenchmarkResult
 from basicsr_clsd.inference.tiles import Tiling
@@ -156,7 +156,8 @@ class Benchmark:
                 if options.val.save_img and method != BICUBIC:
                     write_image(image, self._image(name, sample.name, method))
             if options.val.comparison:
-                comparison.add(sample.name, outputs, sample.gt)
+                shown = {method: in_8_bits(image) for method, image in outputs.items()}
+                comparison.add(sample.name, shown, in_8_bits(sample.gt))
 
     def images(self, method: str) -> str:
         """Where a network's images are written, relative to ``folder``, with ``{set}`` and ``{image}`` for the names.

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from basicsr_clsd.config.components import Metric
 from basicsr_clsd.data.paired_dataset import PairedDataset
+from basicsr_clsd.data.stores import EIGHT_BITS
 from basicsr_clsd.errors import UserError, first_line
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]
 Upscale = Callable[[Tensor], list[Tensor]]
 SSIM_WINDOW = 11
+WHITE_16 = 65535
 EQUAL_TO_HR = 'is infinite, the image is equal to HR'
 TOO_SMALL = 'is undefined, the image too small for it'
 
@@ -63,7 +65,7 @@ def joined(parts: Sequence[Scores], names: Sequence[str]) -> Scores:
 
 @dataclass
 class Sample:
-    """One image of a set: HR, LR and what a method made of it, all BGR uint8 (H, W, 3)."""
+    """One image of a set: HR, LR and what a method made of it, all BGR (H, W, 3), uint8, or uint16 of more bits."""
 
     name: str
     gt: Image
@@ -80,21 +82,31 @@ def upscaled(dataset: PairedDataset, upscale: Upscale, indices: Sequence[int] | 
         indices: Which images; default all.
 
     Yields:
-        Samples whose outputs are clipped and rounded to 8 bits.
+        Samples whose outputs are clipped and rounded to 8 bits; to 16 of a set whose ``bit_depth`` is more than 8.
     """
     for index in range(len(dataset)) if indices is None else indices:
         data: dict[str, Any] = dataset[index]
-        outputs = [as_image(output) for output in upscale(data['lq'][None])]
-        yield Sample(dataset.name(index), as_image(data['gt']), as_image(data['lq']), outputs)
+        dtype = np.uint8 if dataset.bit_depth == EIGHT_BITS else np.uint16
+        outputs = [as_image(output, dtype) for output in upscale(data['lq'][None])]
+        yield Sample(dataset.name(index), as_image(data['gt'], dtype), as_image(data['lq'], dtype), outputs)
 
 
-def as_image(tensor: Tensor) -> Image:
+def as_image(tensor: Tensor, dtype: type = np.uint8) -> Image:
     """A tensor in [0, 1], (C, H, W) or (1, C, H, W), RGB, to an image, clipped and rounded: BGR (H, W, C) or (H, W)."""
-    return tensor2img(tensor)  # pyright: ignore[reportReturnType]  (an array for a single tensor)
+    if dtype == np.uint8:
+        return tensor2img(tensor)  # pyright: ignore[reportReturnType]  (an array for a single tensor)
+    kind: Any = np.float32
+    image: Any = tensor2img(tensor, out_type=kind)
+    return np.round(image * np.float64(np.iinfo(dtype).max)).astype(dtype)
+
+
+def in_8_bits(image: Image) -> NDArray[np.uint8]:
+    """An image to show, uint8."""
+    return image if image.dtype == np.uint8 else np.round(image / (WHITE_16 / 255)).astype(np.uint8)
 
 
 def measure(image: Image, gt: Image, metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """All metrics of one image against HR, both uint8 and of one shape.
+    """All metrics of one image against HR, both uint8 or uint16, and of one shape.
 
     Equal images have an infinite PSNR. NaN stands for what is not defined: SSIM where its window of 11 x 11 pixels does
     not fit into what is left when the border is cut, and any metric where nothing is left.
@@ -102,6 +114,8 @@ def measure(image: Image, gt: Image, metrics: Mapping[str, Metric]) -> dict[str,
     Raises:
         UserError: A metric cannot be computed for images like these.
     """
+    if image.dtype == np.uint16:  # metrics count in units of 8 bits
+        image, gt = (each.astype(np.float64) * (255 / WHITE_16) for each in (image, gt))
     return {name: _measure_one(name, metric, image, gt) for name, metric in metrics.items()}
 
 
@@ -118,7 +132,8 @@ def _measure_one(name: str, metric: Metric, image: Image, gt: Image) -> float:
 
 def bicubic(lq: Image, scale: int) -> Image:
     """Bicubic upscaling (a = -0.5) as in published tables: BasicSR's ``imresize``, clipped and rounded."""
-    return np.clip(imresize(lq.astype(np.float32), scale), 0, 255).round().astype(np.uint8)
+    white = np.iinfo(lq.dtype).max
+    return np.clip(imresize(lq.astype(np.float32), scale), 0, white).round().astype(lq.dtype)
 
 
 @METRIC_REGISTRY.register()

@@ -16,6 +16,7 @@ JPEG_START = b'\xff\xd8'
 JPEG_END = 0xD9  # its marker
 # Which bytes make a marker of a 0xff before them; the others stand for 0xff itself, fill up, or start a scan anew.
 JPEG_MARKERS = ~np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), 0xFF])
+WHITE_8 = 255
 PNG_START, PNG_LAST_CHUNK = b'\x89PNG\r\n\x1a\n', b'IEND'
 
 # What is wrong with an image is told by an exception that names the file, not by OpenCV on standard error.
@@ -33,11 +34,43 @@ def decode(content: bytes, where: str) -> NDArray[np.uint8]:
     return decode_as(content, where, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
 
 
+def decode_deep(content: bytes, where: str) -> NDArray[Any]:
+    """Decode an encoded image to BGR (H, W, 3), uint8 or uint16 as it is stored, or raise a :class:`UserError`."""
+    image = decode_as(content, where, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    check_type(image, where)
+    return image
+
+
+def check_type(image: NDArray[Any], where: str) -> None:
+    """Raise a :class:`UserError` that names an image whose values are neither uint8 nor uint16: nobody knows white."""
+    if image.dtype not in (np.uint8, np.uint16):
+        raise UserError(f'{where}: pixels of the type {image.dtype}; convert it to 8 or 16 bits first')
+
+
+def decode_unit(content: bytes, where: str, bit_depth: int) -> NDArray[np.float32]:
+    """Decode an encoded image to BGR float32 (H, W, 3) in [0, 1].
+
+    Args:
+        content: The file's.
+        where: Its name, for messages.
+        bit_depth: Bits that white has in an image of 16 bits per value.
+
+    Raises:
+        UserError: It cannot be decoded, or has values above white.
+    """
+    image = decode_deep(content, where)
+    white = WHITE_8 if image.dtype == np.uint8 else 2**bit_depth - 1
+    if image.max() > white:
+        raise UserError(f'{where}: has values up to {image.max()}, which bit_depth {bit_depth} (up to {white}) lacks')
+    return np.float32(image) / np.float32(white)  # pyright: ignore[reportReturnType]
+
+
 def decode_as(content: bytes, where: str, flags: int) -> NDArray[Any]:
     """Decode an encoded image as OpenCV's flags ask, or raise a :class:`UserError` that names it."""
     # OpenCV fills the missing rest of a JPEG with gray and says nothing that a program could see.
     if content.startswith(JPEG_START) and not _jpeg_is_whole(content):
         raise UserError(f'{where}: truncated image')
+    whole = False
     try:
         whole = bool(content) and not (content.startswith(PNG_START) and _png_is_damaged(content))
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if whole else None
@@ -45,12 +78,14 @@ def decode_as(content: bytes, where: str, flags: int) -> NDArray[Any]:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError(f'{where}: not enough memory to decode it') from error
         image = None
+    if image is None and whole and flags != cv2.IMREAD_UNCHANGED:
+        check_type(decode_as(content, where, cv2.IMREAD_UNCHANGED), where)
     if image is None:
         raise UserError(f'{where}: not an image that can be decoded (broken or truncated)')
     return image
 
 
-def crop(image: NDArray[np.uint8], top: int, left: int, height: int, width: int, where: str) -> NDArray[np.uint8]:
+def crop(image: NDArray[Any], top: int, left: int, height: int, width: int, where: str) -> NDArray[Any]:
     """A copy of a part of an image, or a :class:`UserError` that names the image if the part reaches beyond it."""
     check_inside(image.shape[:2], top, left, height, width, where)
     return image[top : top + height, left : left + width].copy()

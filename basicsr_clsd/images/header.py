@@ -11,13 +11,15 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.images.codec import decode_deep
 from basicsr_clsd.images.metadata import HEADER_ERRORS, Metadata, read_exif, read_metadata
 
 ORIENTATION = 0x0112
 # What each EXIF orientation asks for: mirror left to right, then turn to the left so many times.
 UPRIGHT = {2: (True, 0), 3: (False, 2), 4: (True, 2), 5: (True, 1), 6: (False, 3), 7: (True, 3), 8: (False, 1)}
-TIFF_WIDTH, TIFF_HEIGHT, TIFF_BITS, TIFF_KIND, TIFF_PAGE = 256, 257, 258, 339, 254
-FLOATING, REDUCED = 3, 1  # of a TIFF file's values; of one of its pages, a smaller copy of another
+TIFF_WIDTH, TIFF_HEIGHT, TIFF_BITS, TIFF_PAGE = 256, 257, 258, 254
+REDUCED = 1  # of a TIFF file's page: a smaller copy of another
+BYTE = 8  # bits
 PNG_DEPTH = 24  # where a PNG file has its bits per value, and its colour type after them
 PNG_GRAY_ALPHA = 4
 ONE_PICTURE = ('MPO',)  # formats whose further frames are a camera's previews, or depth
@@ -33,7 +35,6 @@ class Header(NamedTuple):
         mode: Pillow's.
         orientation: EXIF's, 1 to 8.
         bits: Of a value: 8, 16, ...
-        floating: Whether values are floating-point numbers.
         frames: Numbers of the frames or pages, from 0; smaller copies of others are left out.
         metadata: What goes with the pixels.
     """
@@ -43,7 +44,6 @@ class Header(NamedTuple):
     mode: str
     orientation: int
     bits: int
-    floating: bool
     frames: tuple[int, ...]
     metadata: Metadata
 
@@ -62,16 +62,21 @@ def read_header(source: Path | bytes) -> Header | None:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def header_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image file as decoded, rotated as its EXIF data ask, from its header alone.
+def header_of(path: Path) -> Header:
+    """The header of an image file; of what Pillow does not know it is learnt by decoding.
 
     Raises:
-        UserError: The header is broken, or the file cannot be read.
+        UserError: It cannot be read or decoded, or has floating-point values.
     """
     header = read_header(path)
-    if header is None:
-        raise UserError(f'{path}: not an image that can be decoded (broken or truncated)')
-    return header.height, header.width
+    if header is not None:
+        return header
+    try:
+        pixels = decode_deep(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error.strerror}') from error
+    height, width = pixels.shape[:2]
+    return Header(height, width, 'RGB', 1, BYTE * pixels.itemsize, (0,), Metadata())
 
 
 def _header(image: Image.Image) -> Header:
@@ -79,20 +84,21 @@ def _header(image: Image.Image) -> Header:
     exif = read_exif(image)
     orientation = int(exif.get(ORIENTATION, 1)) if exif is not None else 1
     mode = image.mode
-    bits, floating = (16 if image.mode.startswith('I') else 8), image.mode == 'F'
+    bits = 2 * BYTE if image.mode.startswith('I') else BYTE
     if isinstance(image, TiffImageFile):
         tags = image.tag_v2
         width, height = tags[TIFF_WIDTH], tags[TIFF_HEIGHT]  # some versions of Pillow turn these by themselves
-        bits, floating = max(tags.get(TIFF_BITS, (1,))), FLOATING in tags.get(TIFF_KIND, ())
+        bits = max(tags.get(TIFF_BITS, (1,)))
     elif isinstance(image, PngImageFile):
         bits, colour = _png_form(image)
         mode = 'LA' if colour == PNG_GRAY_ALPHA else mode  # Pillow's is another for 16 bits
-    elif isinstance(image, PpmImageFile) and image.mode == 'RGB':
-        bits = 16 if (image.tile[0].args or ('', 0))[-1] > MAXVAL_8 else 8  # pyright: ignore
+    elif isinstance(image, PpmImageFile) and image.tile[0].codec_name == 'ppm':
+        arguments: Any = image.tile[0].args  # Pillow's mode, and the value of white
+        bits = 2 * BYTE if arguments[-1] > MAXVAL_8 else BYTE
     if orientation in UPRIGHT and UPRIGHT[orientation][1] % 2:
         width, height = height, width
     metadata = read_metadata(image, exif)
-    return Header(height, width, mode, orientation, bits, floating, _frames(image), metadata)
+    return Header(height, width, mode, orientation, bits, _frames(image), metadata)
 
 
 def _png_form(image: PngImageFile) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.images.codec import EXTENSIONS, JPEG_START, PNG_START, decode
+from basicsr_clsd.images.codec import EXTENSIONS, JPEG_START, PNG_START, check_type, decode
 from basicsr_clsd.images.header import read_header
 from basicsr_clsd.runtime.folders import files_below
 
@@ -16,7 +16,7 @@ from basicsr_clsd.runtime.folders import files_below
 CAMERA_RAW = frozenset({'.arw', '.cr2', '.cr3', '.dng', '.nef', '.orf', '.pef', '.raf', '.rw2', '.srw'})
 # Photos by their names, whether or not this OpenCV reads them: one that is not read must be told, not passed over.
 NAMED_AS_PHOTOS = EXTENSIONS | CAMERA_RAW | {'.avif', '.exr', '.gif', '.hdr', '.heic', '.heif', '.jp2', '.jpe', '.jxl'}
-WHITE_16 = 65535
+CAMERA_BITS = 12  # values that need no more, of 16 bits, have hardly any light
 BGR, BGRA = 3, 4
 
 
@@ -73,8 +73,8 @@ def read_photo(path: Path) -> Photo:
     # Damage of a PNG file is to be told here, before its library writes to standard error itself.
     pixels = decode(content, str(path)) if content.startswith(PNG_START) else None
     unchanged = _decode(content, cv2.IMREAD_UNCHANGED)
-    if unchanged is not None and unchanged.dtype not in (np.uint8, np.uint16):
-        raise UserError(f'{path}: pixels of the type {unchanged.dtype}; convert it to 8 or 16 bits first')
+    if unchanged is not None:
+        check_type(unchanged, str(path))
     pixels = decode(content, str(path)) if pixels is None else pixels
     header = read_header(content)
     notes = (f'first of {len(header.frames)} frames',) if header is not None and len(header.frames) > 1 else ()
@@ -86,7 +86,9 @@ def read_photo(path: Path) -> Photo:
         deep = _decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         if deep is None:
             raise UserError(f'{path}: not an image that can be decoded (broken or truncated)')
-        changes.append('16 bits rounded to 8')
+        used = int(deep.max()).bit_length()
+        dark = f', of which {used} are used: dark' if used <= CAMERA_BITS else ''
+        changes.append(f'16 bits{dark}, rounded to 8' if dark else '16 bits rounded to 8')
     white = np.iinfo(deep.dtype).max
     values = deep.astype(np.float64) * (255 / white)
     if unchanged.ndim == BGR and unchanged.shape[2] == BGRA and unchanged[..., 3].min() < white:

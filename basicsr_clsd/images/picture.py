@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.images.codec import decode_as
+from basicsr_clsd.images.codec import check_type, decode_as
 from basicsr_clsd.images.header import UPRIGHT, read_header
 from basicsr_clsd.images.metadata import HEADER_ERRORS, Metadata
 from basicsr_clsd.images.photo import CAMERA_RAW
@@ -63,8 +63,7 @@ def read_picture(path: Path, frame: int = 0) -> Picture:
         pixels = decode_as(content, str(path), cv2.IMREAD_UNCHANGED)
     else:
         pixels = _frame(content, header.frames[frame], f'{path}: frame {frame + 1}', by_pillow)
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise UserError(f'{path}: pixels of the type {pixels.dtype}; convert it to 8 or 16 bits first')
+    check_type(pixels, str(path))
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels  # noqa: PLR2004
     if header is not None and header.mode in GRAY_WITH_ALPHA and pixels.shape[2] == RGBA:
         pixels = pixels[..., 2:]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import cv2
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -95,8 +94,16 @@ def tensor_bytes(content: Any) -> int:
     return sum(tensor_bytes(part) for part in content)
 
 
-def write_image(image: NDArray[np.uint8], path: Path) -> None:
-    """Write an image (BGR or gray, uint8) in the format of the path's extension, atomically; folders are made."""
+def write_image(image: NDArray[Any], path: Path) -> None:
+    """Write an image, BGR or gray, in the format of the path's extension, atomically; folders are made.
+
+    Args:
+        image: uint8; for PNG and TIFF uint16, too.
+        path: The file.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     encoded, content = cv2.imencode(path.suffix, image)
     if not encoded:
         raise OSError(f'{path}: the image cannot be encoded')
