@@ -114,7 +114,7 @@ def run(main: Callable[[Console], None]) -> None:
     except (RuntimeError, MemoryError) as error:
         if out_of_memory(error):
             message = (
-                'out of memory; for a training, lower datasets.train.batch_size_per_gpu (with train.accumulate the '
+                'out of memory; for a training, lower datasets.train.batch_size_per_gpu (with train.accum_iter the '
                 'global batch stays) or gt_size, or set train.precision: bf16'
             )
         elif any(text in str(error) for text in LOST_PEER):

@@ -94,12 +94,6 @@ def _check_training(options: Options) -> None:
     check_schedules({key: loss.schedule for key, loss in train.losses().items()}, GATED, train.total_iter)
     if train.contrastive_opt is not None and dataset.batch_size_per_gpu == 1:
         raise UserError('datasets.train.batch_size_per_gpu: 1 is too few: a contrastive term compares images')
-    contrastive = train.contrastive_opt
-    if contrastive is not None and contrastive.across_accumulation and train.accumulate > 1:
-        raise UserError(
-            'train.contrastive_opt.across_accumulation: the outputs of earlier micro-batches are gone when a later one '
-            'is computed; use accumulate: 1 and more processes, or leave the negatives to each micro-batch'
-        )
     if train.precision == 'fp16' and not hasattr(torch.amp, 'GradScaler'):
         raise UserError('train.precision: fp16 needs torch 2.3 or newer; bf16 does not')
     _check_wandb(options)

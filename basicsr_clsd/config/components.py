@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from basicsr_clsd.config.schedule import Schedule
 from basicsr_clsd.config.section import Section, Text
@@ -47,10 +47,13 @@ class SelfDistillLoss(Loss):
 class ContrastiveTerm(Loss):
     """L_CS: the contrastive ratio."""
 
-    not_passed = ('schedule', 'across_accumulation')
-    across_accumulation: bool = Field(
-        default=False, description='negatives from all micro-batches of an iteration; refused with `accumulate` > 1'
-    )
+    @model_validator(mode='before')
+    @classmethod
+    def _without_what_is_gone(cls, values: Any) -> Any:
+        # Options that earlier versions wrote out have it; it never did anything but refuse.
+        if isinstance(values, dict) and values.get('across_accumulation') is False:
+            return {key: value for key, value in values.items() if key != 'across_accumulation'}
+        return values
 
 
 def _taps(value: object) -> object:

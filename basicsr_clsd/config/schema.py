@@ -130,6 +130,7 @@ class Paths(Section):
 class Train(Section):
     """What is optimised, and how."""
 
+    renamed = {'accumulate': 'accum_iter', 'skip_limit': 'max_skipped_steps'}
     total_iter: PositiveInt = Field(description='number of optimizer steps')
     optim_g: Component = Field(description='optimizer: a class of `torch.optim` and its arguments')
     scheduler: Component = Field(description='`MultiStepLR`, `MultiStepRestartLR` or `CosineAnnealingRestartLR`')
@@ -160,7 +161,7 @@ class Train(Section):
         gt=0,
         description='images in [0, 1] are multiplied by this in every loss; default 255; for BasicSR models 1 (new)',
     )
-    accumulate: PositiveInt = Field(
+    accum_iter: PositiveInt = Field(
         default=1, description='micro-batches of an iteration, whose gradients are averaged (new key)'
     )
     head_gradient: float = Field(
@@ -176,7 +177,7 @@ class Train(Section):
     channels_last: bool = Field(default=False, description='memory format of networks and images (new key)')
     compile: bool = Field(default=False, description='compile the network with `torch.compile` (new key)')
     tf32: bool = Field(default=False, description='TensorFloat-32 in convolutions and products on a GPU (new key)')
-    skip_limit: PositiveInt = Field(
+    max_skipped_steps: PositiveInt = Field(
         default=10,
         description='stop after so many skipped steps (loss or gradient not finite) in a row (new key)',
     )

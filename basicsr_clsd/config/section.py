@@ -4,9 +4,11 @@ Sections can be read like BasicSR's option dicts (``opt['train']['total_iter']``
 what BasicSR builds from them works, and like typed objects (``options.train.total_iter``) everywhere in this project.
 """
 
-from typing import Annotated, Any
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -29,6 +31,19 @@ class Section(BaseModel):
     """A section whose keys are known: any other key is an error."""
 
     model_config = ConfigDict(extra='forbid')
+    renamed: ClassVar[Mapping[str, str]] = {}  # keys of earlier versions, and what they are called now
+
+    @model_validator(mode='before')
+    @classmethod
+    def _accept_former_names(cls, values: Any) -> Any:
+        former = [key for key in cls.renamed if isinstance(values, dict) and key in values]
+        for key in former:
+            if cls.renamed[key] in values:
+                raise ValueError(f'{key} is the former name of {cls.renamed[key]}; give one of them')
+            logging.getLogger('basicsr').warning(f'options: {key} is now called {cls.renamed[key]}')
+        return (
+            {cls.renamed[key] if key in former else key: value for key, value in values.items()} if former else values
+        )
 
     def __getitem__(self, key: str) -> Any:
         """Read a key as from a dict; ``KeyError`` when it is not there or not set."""

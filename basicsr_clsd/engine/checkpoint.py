@@ -18,7 +18,7 @@ from basicsr_clsd.runtime.files import save
 VERSION = 2
 KEYS = frozenset({'version', 'iter', 'model', 'random', 'best', 'options', 'world', 'meters'})
 # Sections and keys that decide which numbers a run computes; all else (paths, logging, workers) may change freely.
-GLOBAL_BATCH = 'global batch (datasets.train.batch_size_per_gpu x processes x train.accumulate)'
+GLOBAL_BATCH = 'global batch (datasets.train.batch_size_per_gpu x processes x train.accum_iter)'
 MATHEMATICS = (
     'model_type',
     'scale',
@@ -31,8 +31,8 @@ MATHEMATICS = (
 )
 FREE = (
     'train.total_iter',
-    'train.skip_limit',
-    'train.accumulate',
+    'train.max_skipped_steps',
+    'train.accum_iter',
     'datasets.train.name',
     'datasets.train.dataroot_gt',
     'datasets.train.dataroot_lq',
@@ -165,7 +165,7 @@ def changed_options(before: Mapping[str, Any], options: Options, world_before: i
 
 def _global_batch(options: Options, world: int) -> int:
     assert options.train is not None
-    return options.datasets['train'].batch_size_per_gpu * world * options.train.accumulate
+    return options.datasets['train'].batch_size_per_gpu * world * options.train.accum_iter
 
 
 def _within(key: str, sections: tuple[str, ...]) -> bool:

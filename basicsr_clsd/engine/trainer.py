@@ -110,14 +110,14 @@ class Trainer:
         for dataset in sets.values():
             check_decodable(dataset)
         self.validator = Validator(options, sets, processes, self.experiment.visualization)
-        self.global_batch = section.batch_size_per_gpu * processes.world * self.train.accumulate
+        self.global_batch = section.batch_size_per_gpu * processes.world * self.train.accum_iter
         self.epoch_length = len(self.train_set) * section.dataset_enlarge_ratio
         sampler = PositionBatchSampler(
             images=len(self.train_set),
             enlarge=section.dataset_enlarge_ratio,
             batch_size=section.batch_size_per_gpu,
-            first=self.iteration * self.train.accumulate,
-            last=self.train.total_iter * self.train.accumulate,
+            first=self.iteration * self.train.accum_iter,
+            last=self.train.total_iter * self.train.accum_iter,
             seed=self.seed,
             rank=processes.rank,
             world=processes.world,
@@ -138,7 +138,7 @@ class Trainer:
 
         Raises:
             OSError: A checkpoint could not be written; the run stops, older ones are intact.
-            NonFiniteLossError: ``train.skip_limit`` steps in a row were skipped.
+            NonFiniteLossError: ``train.max_skipped_steps`` steps in a row were skipped.
             StopRequested: SIGINT or SIGTERM came; the iteration was finished and the state saved.
         """
         started = time.monotonic()
@@ -175,7 +175,7 @@ class Trainer:
             for batch in self.loader:
                 self.waited += time.monotonic() - asked
                 batches.append(batch)
-                if len(batches) == self.train.accumulate:
+                if len(batches) == self.train.accum_iter:
                     yield batches
                     batches = []
                 asked = time.monotonic()
@@ -227,9 +227,10 @@ class Trainer:
                 self.experiment.record([row])
             timing = {'it/s': row.it_per_s, 'data_wait': row.data_wait, 'memory_GiB': row.memory_gib}
             self._draw({**row.values, 'lr': row.lr, **timing}, 'train')
-            if reading.in_a_row >= self.train.skip_limit:
+            most = self.train.max_skipped_steps
+            if reading.in_a_row >= most:
                 raise NonFiniteLossError(
-                    f'{reading.in_a_row} steps in a row were skipped (train.skip_limit: {self.train.skip_limit}), the '
+                    f'{reading.in_a_row} steps in a row were skipped (train.max_skipped_steps: {most}), the '
                     f'last at iteration {self.iteration}; the last good state is in {self.experiment.states}'
                 )
 
@@ -291,7 +292,7 @@ class Trainer:
     def _log_start(self) -> None:
         parts = [f'{self.options.datasets["train"].batch_size_per_gpu} images']
         parts += [f'{self.processes.world} processes'] if self.processes.world > 1 else []
-        parts += [f'{self.train.accumulate} micro-batches'] if self.train.accumulate > 1 else []
+        parts += [f'{self.train.accum_iter} micro-batches'] if self.train.accum_iter > 1 else []
         start = start_row(self.iteration, self.model.device, self.processes.world)
         with self.processes.together():
             if self.processes.main:

@@ -125,8 +125,8 @@ def test_arguments_must_be_those_of_the_constructor(options, changes, text):
         ({'val': {'best': {'dataset': 'Set5'}}}, "val.best.dataset: no validation set 'Set5'; there are Val"),
         ({'logger': {'wandb': {'project': 'x'}, 'use_tb_logger': False}}, 'logger.wandb: gets what TensorBoard gets'),
         (
-            {'train': {'accumulate': 2, 'contrastive_opt': {'across_accumulation': True}}},
-            'train.contrastive_opt.across_accumulation: the outputs of earlier micro-batches are gone',
+            {'train': {'contrastive_opt': {'across_accumulation': True}}},
+            'train.contrastive_opt.across_accumulation: ContrastiveLoss has no such argument',
         ),
         ({'val': {'metrics': {'psnr': {'crop_border': '2'}}}}, 'val.metrics.psnr.crop_border: must be a number of'),
         ({'val': {'metrics': {'psnr': {'crop_border': -1}}}}, 'val.metrics.psnr.crop_border: must be a number of'),

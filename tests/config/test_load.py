@@ -1,6 +1,7 @@
 """Options from files and from the command line."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -524,3 +525,19 @@ def test_sections_can_be_read_like_basicsrs_dicts(write):
     assert 'pretrain_network_g' not in options['path'] and options['path'].get('pretrain_network_g', 1) == 1
     with pytest.raises(KeyError):
         options['path']['pretrain_network_g']
+
+
+def test_former_names_are_accepted_and_answered_with_the_new_ones(tmp_path, tiny_options, write_yaml, caplog):
+    opt = write_yaml(tmp_path / 'old.yml', tiny_options(tmp_path, {'train': {'accumulate': 2, 'skip_limit': 3}}))
+    caplog.set_level('WARNING', 'basicsr')
+    logging.getLogger('basicsr').propagate = True
+    train = load(opt, ['train:contrastive_opt:across_accumulation=false']).train
+    assert train is not None and (train.accum_iter, train.max_skipped_steps) == (2, 3)
+    assert train.contrastive_opt is not None and 'across_accumulation' not in train.contrastive_opt.keys()
+    told = {record.getMessage() for record in caplog.records}
+    assert told == {
+        'options: accumulate is now called accum_iter',
+        'options: skip_limit is now called max_skipped_steps',
+    }
+    with pytest.raises(UserError, match='accumulate is the former name of accum_iter; give one of them'):
+        load(opt, ['train:accum_iter=2'])

@@ -22,7 +22,7 @@ FILES = sorted(
 L_SR, L_ASR = {'type': 'L1Loss', 'loss_weight': 0.5}, {'type': 'L1Loss', 'loss_weight': 0.5}
 L_SD = {'type': 'L1Loss', 'loss_weight': 5, 'detach_teacher': True}  # alpha = 10 times 1/2
 # beta = 10
-L_CS = {'type': 'ContrastiveLoss', 'loss_weight': 10, 'negatives': ['cross', 'intra'], 'across_accumulation': False}
+L_CS = {'type': 'ContrastiveLoss', 'loss_weight': 10, 'negatives': ['cross', 'intra']}
 METHODS = {
     'EDSR': {'pixel_opt': L_SR},
     'ASR': {'pixel_opt': L_SR, 'aux_opt': L_ASR},

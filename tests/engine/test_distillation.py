@@ -106,7 +106,7 @@ GRADIENT = {'optim_g': {'type': 'SGD', 'lr': 1e9, 'betas': None}, 'total_iter': 
 def test_gradients_are_those_of_one_process(run_folder, run_command, processes, parts, unused):
     one, opt = run_folder('one', **GRADIENT)
     assert run_command('train', '-opt', opt).code == 0
-    folder, opt = run_folder('many', batch=BATCH // processes // parts, accumulate=parts, **GRADIENT)
+    folder, opt = run_folder('many', batch=BATCH // processes // parts, accum_iter=parts, **GRADIENT)
     ended = run_command(
         'train', '-opt', opt, '--force_yml', f'find_unused_parameters={str(unused).lower()}', processes=processes
     )

@@ -148,7 +148,7 @@ def test_log_that_cannot_be_written_stops_nothing_and_prints_no_traceback(refere
 
 def test_non_finite_losses_are_skipped_up_to_a_limit_and_reach_no_checkpoint(make_run):
     run = make_run({'logger': {'save_checkpoint_freq': 1}})
-    ended = run.start('--force_yml', 'train:optim_g:type=SGD', 'train:optim_g:lr=1e30', 'train:skip_limit=3')
+    ended = run.start('--force_yml', 'train:optim_g:type=SGD', 'train:optim_g:lr=1e30', 'train:max_skipped_steps=3')
     assert ended.code == 1
     (line,) = ended.err.splitlines()
     assert line.startswith('error: 3 steps in a row were skipped') and 'iteration 4' in line

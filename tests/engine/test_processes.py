@@ -118,7 +118,7 @@ GRADIENT = {'optim_g': {'type': 'SGD', 'lr': 1e9, 'betas': None}, 'total_iter': 
 )
 def test_loss_and_gradients_are_those_of_one_process(alone, run_folder, run_command, processes, parts, terms):
     one = alone(**GRADIENT, **terms)
-    changes = options(BATCH // processes // parts, accumulate=parts, **GRADIENT, **terms)
+    changes = options(BATCH // processes // parts, accum_iter=parts, **GRADIENT, **terms)
     folder, opt = run_folder('many', changes)
     assert_all_ended_well(run_command('train', '-opt', opt, processes=processes))
     ours, theirs = (torch.cat([value.flatten() for value in weights(run, 1).values()]) for run in (folder, one))
@@ -201,7 +201,7 @@ def test_nan_in_one_process_skips_the_step_in_all(run_folder, run_command):
 
 
 def test_too_many_skipped_steps_end_all_processes(run_folder, run_command):
-    folder, opt = run_folder('nan', options(3, optim_g={'type': 'SGD', 'lr': 1e30, 'betas': None}, skip_limit=3))
+    folder, opt = run_folder('nan', options(3, optim_g={'type': 'SGD', 'lr': 1e30, 'betas': None}, max_skipped_steps=3))
     ended = run_command('train', '-opt', opt, processes=2)
     assert [process.code for process in ended] == [1, 1]
     assert only_error(ended).startswith('error: 3 steps in a row were skipped')

@@ -198,7 +198,7 @@ CHANGES = [
     ('train:pixel_range=1', 'train.pixel_range was 255.0, is 1.0'),
     ('manual_seed=8', 'manual_seed was 7, is 8'),
     ('network_g:head_taps=[2]', 'network_g.head_taps was [1], is [2]'),
-    ('datasets:train:batch_size_per_gpu=3', 'x processes x train.accumulate) was 2, is 3'),
+    ('datasets:train:batch_size_per_gpu=3', 'x processes x train.accum_iter) was 2, is 3'),
 ]
 
 
