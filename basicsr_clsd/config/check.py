@@ -1,13 +1,13 @@
 """What a schema cannot see: names in registries, arguments of constructors, and keys that must fit each other."""
 
 import importlib.util
-import inspect
 import logging
 
 import torch
 
 from basicsr_clsd import registry
 from basicsr_clsd.config.components import Component
+from basicsr_clsd.config.networks import networks_in, scale_keys, sections_within
 from basicsr_clsd.config.protocols import PROTOCOLS
 from basicsr_clsd.config.schedule import check_schedules
 from basicsr_clsd.config.schema import Dataset, Options, Train
@@ -27,11 +27,8 @@ def check(options: Options, testing: bool = False) -> None:
         UserError: One line with the first fault, its key, and what exists instead.
     """
     registry.find('models', options.model_type, 'model_type')
-    networks = {key: getattr(options, key) for key in ('network_g', 'network_teacher')}
-    networks |= {f'networks.{name}.network_g': network.network_g for name, network in options.networks.items()}
-    for key, network in networks.items():
-        if network is not None:
-            _check_network(network, options.scale, key)
+    for key, network in networks_in(options):
+        _check_network(network, options.scale, key)
     for key, dataset in options.datasets.items():
         if key.split('_')[0] not in ('train', 'val', 'test'):
             raise UserError(f"datasets.{key}: a set's section is named train, val... or test_...")
@@ -176,16 +173,9 @@ def _check_normalisation(dataset: Dataset, where: str) -> None:
 
 def _check_network(network: Component, scale: int, where: str) -> None:
     registry.check('archs', network, where)
-    _check_scale(network, scale, where)
-    for key, value in network.arguments().items():
-        if isinstance(value, dict) and isinstance(value.get('type'), str):  # a network within
-            _check_network(Component.model_validate(value), scale, f'{where}.{key}')
-
-
-def _check_scale(network: Component, scale: int, where: str) -> None:
-    arguments = inspect.signature(registry.find('archs', network.type, f'{where}.type')).parameters
-    for key in ('upscale', 'scale'):
-        if key in arguments:
-            value = network.arguments().get(key, arguments[key].default)
-            if value != scale:
-                raise UserError(f'{where}.{key}: {value} does not match scale: {scale}')
+    for key in scale_keys(network.type):
+        value = network.get(key, scale)
+        if value != scale:
+            raise UserError(f'{where}.{key}: {value} does not match scale: {scale}; leave it out')
+    for key, section in sections_within(network):
+        _check_network(Component.model_validate(section), scale, f'{where}.{key}')

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from basicsr_clsd.config.foreign import unsupported, without_ignored
+from basicsr_clsd.config.networks import fill_in_scale
 from basicsr_clsd.config.paths import options_file
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError, suggest
@@ -186,12 +187,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Options:
         keys, text = fault
         raise UserError(f'{merged.origin(keys)}: {".".join(keys)}: {text}')
     try:
-        return Options.model_validate(values)
+        options = Options.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # An unknown key is the likely cause of a missing one, so it is told first.
         problems.sort(key=lambda problem: problem['type'] != 'extra_forbidden')
         raise UserError(_one_line(problems, merged, _shown(Path(path)))) from error
+    fill_in_scale(options)
+    return options
 
 
 # `null` is itself a choice for these keys.

@@ -113,7 +113,7 @@ def test_arguments_must_be_those_of_the_constructor(options, changes, text):
     ('changes', 'text'),
     [
         ({'scale': 3, 'datasets': {'train': {'gt_size': 18}}}, 'network_g.upscale: 2 does not match scale: 3'),
-        ({'network_g': {'upscale': None}}, 'network_g.upscale: 4 does not match scale: 2'),
+        ({'network_g': {'upscale': 4}}, 'network_g.upscale: 4 does not match scale: 2'),
         ({'datasets': {'train': {'gt_size': 17}}}, 'datasets.train.gt_size: 17 is not a multiple of scale 2'),
         ({'datasets': {'train': {'gt_size': None}}}, 'datasets.train.gt_size: missing'),
         ({'datasets': {'train': None}}, 'datasets.train: missing'),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from basicsr_clsd.config import Options, load, write_resolved
 from basicsr_clsd.config.load import parse_override, parse_yaml
+from basicsr_clsd.config.networks import fill_in_scale
 from basicsr_clsd.errors import UserError
 
 MINIMAL = {'name': 'run', 'scale': 2, 'network_g': {'type': 'EDSR', 'upscale': 2}}
@@ -103,13 +104,18 @@ def test_base_must_be_file_names(write, base):
 def test_changed_type_starts_a_section_anew(write):
     write('base.yml', {**MINIMAL, 'network_g': {'type': 'EDSR', 'num_feat': 8, 'upscale': 2}})
     run = {'base': 'base.yml', 'network_g': {'type': 'RCAN', 'num_group': 2}}
-    assert load(write('run.yml', run)).network_g.as_dict() == {'type': 'RCAN', 'num_group': 2}
+    assert load(write('run.yml', run)).network_g.as_dict() == {'type': 'RCAN', 'num_group': 2, 'upscale': 2}
 
 
 def test_repeated_type_keeps_a_section(write):
     write('base.yml', {**MINIMAL, 'network_g': {'type': 'EDSR', 'num_feat': 8}})
     run = {'base': 'base.yml', 'network_g': {'type': 'EDSR', 'num_block': 2}}
-    assert load(write('run.yml', run)).network_g.as_dict() == {'type': 'EDSR', 'num_feat': 8, 'num_block': 2}
+    assert load(write('run.yml', run)).network_g.as_dict() == {
+        'type': 'EDSR',
+        'num_feat': 8,
+        'num_block': 2,
+        'upscale': 2,
+    }
 
 
 def test_null_takes_a_key_or_a_section_back_to_its_default(write):
@@ -126,7 +132,7 @@ def test_section_after_null_starts_anew(write):
     write('base.yml', {**MINIMAL, 'network_g': {'type': 'EDSR', 'num_feat': 8}})
     write('none.yml', 'network_g: ~')
     run = {'base': ['base.yml', 'none.yml'], 'network_g': {'type': 'EDSR'}}
-    assert load(write('run.yml', run)).network_g.as_dict() == {'type': 'EDSR'}
+    assert load(write('run.yml', run)).network_g.as_dict() == {'type': 'EDSR', 'upscale': 2}
 
 
 trees = st.recursive(
@@ -156,7 +162,7 @@ def test_merging_is_the_last_word_on_each_leaf(write, layers):
     names = [write(f'{number}.yml', {'network_g': layer}) for number, layer in enumerate(layers)]
     write('root.yml', MINIMAL | {'network_g': {'type': 'EDSR'}})
     options = load(write('run.yml', {'base': ['root.yml', *names]}))
-    assert leaves(options.network_g.arguments()) == expected
+    assert leaves(options.network_g.arguments()) == expected | {('upscale',): 2}
 
 
 # Values
@@ -323,7 +329,7 @@ def test_override_may_hold_equal_signs_lists_and_sections(write):
 def test_override_may_be_null_and_change_a_type(write):
     options = overridden(write, 'train=~', 'network_g={type: RCAN}', 'path:param_key_g=~')
     assert options.train is None
-    assert options.network_g.as_dict() == {'type': 'RCAN'}
+    assert options.network_g.as_dict() == {'type': 'RCAN', 'upscale': 2}
     assert options.path.param_key_g is None
 
 
@@ -476,6 +482,7 @@ option_values = st.fixed_dictionaries(
 def test_resolved_file_loads_to_the_same_options(tmp_path, values):
     options = Options.model_validate(values)
     write_resolved(options, tmp_path / 'resolved.yml')
+    fill_in_scale(options)
     assert load(tmp_path / 'resolved.yml') == options
 
 
@@ -541,3 +548,16 @@ def test_former_names_are_accepted_and_answered_with_the_new_ones(tmp_path, tiny
     }
     with pytest.raises(UserError, match='accumulate is the former name of accum_iter; give one of them'):
         load(opt, ['train:accum_iter=2'])
+
+
+def test_scale_is_given_once(tmp_path, write_yaml):
+    rcan = {'type': 'RCAN', 'num_in_ch': 3, 'num_out_ch': 3}
+    within = {'type': 'WithHeads', 'student': rcan, 'taps': {'evenly': 1}}
+    for network, where in (({'type': 'EDSR'}, ()), (rcan, ()), (within, ('student',))):
+        options = load(write_yaml(tmp_path / 'opt.yml', {'name': 'a', 'scale': 3, 'network_g': network}))
+        section = options.network_g.as_dict()
+        for key in where:
+            section = section[key]
+        assert section['upscale'] == 3
+    kept = {'name': 'a', 'scale': 3, 'network_g': {'type': 'EDSR', 'upscale': 2}}
+    assert load(write_yaml(tmp_path / 'opt.yml', kept)).network_g['upscale'] == 2  # which `check` refuses
