@@ -15,8 +15,7 @@ from basicsr_clsd.config.paths import located
 from basicsr_clsd.config.section import FileName
 from basicsr_clsd.data.stores import FolderStore
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.prepare import catalogue
-from basicsr_clsd.prepare.download import remaining
+from basicsr_clsd.prepare.download import CATALOGUES, Catalogue, Checksum, read_catalogue, remaining
 from basicsr_clsd.prepare.workspace import ARCHIVES, MADE_FROM, UNPACKED, bar, prepared_folder, raise_faults, unpacked
 from basicsr_clsd.runtime.files import check_free, hidden_path, write_image, write_text
 
@@ -27,18 +26,18 @@ MARGIN = 12  # some cut HR to multiples of 12 before they shrink it, which is th
 Image = NDArray[np.uint8]
 
 
-class BenchmarkSets(catalogue.Catalogue):
+class BenchmarkSets(Catalogue):
     """The archive, and the sets in it with their numbers of images."""
 
     archive: FileName
-    checksum: catalogue.Checksum
+    checksum: Checksum
     bytes: PositiveInt | None = None
     images: dict[FileName, PositiveInt]
 
 
 def load_catalogue(path: Path | None = None, mirror: str | None = None) -> BenchmarkSets:
-    """Read what is known of the archive; see :func:`basicsr_clsd.prepare.catalogue.read`."""
-    return catalogue.read(BenchmarkSets, path or catalogue.FOLDER / 'benchmark_sets.yml', mirror)
+    """Read what is known of the archive; see :func:`basicsr_clsd.prepare.download.read_catalogue`."""
+    return read_catalogue(BenchmarkSets, path or CATALOGUES / 'benchmark_sets.yml', mirror)
 
 
 def prepare(known: BenchmarkSets, root: Path, archives: Path | None, console: Console) -> None:

@@ -14,9 +14,8 @@ from basicsr_clsd.config.paths import located
 from basicsr_clsd.config.section import Section
 from basicsr_clsd.data.stores import FolderStore
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.prepare import catalogue
 from basicsr_clsd.prepare.checks.decodable import Size, verify
-from basicsr_clsd.prepare.download import RemoteFile, remaining
+from basicsr_clsd.prepare.download import CATALOGUES, Catalogue, Checksum, RemoteFile, read_catalogue, remaining
 from basicsr_clsd.prepare.layout import SetPaths
 from basicsr_clsd.prepare.lmdb_build import build_raw_lmdb
 from basicsr_clsd.prepare.pairs import PairedStores, build_lmdbs
@@ -41,7 +40,7 @@ class Archive(Section):
     """How to know an archive."""
 
     bytes: PositiveInt
-    checksum: catalogue.Checksum
+    checksum: Checksum
 
 
 def _in_order(numbers: tuple[int, int]) -> tuple[int, int]:
@@ -60,7 +59,7 @@ class Images(Section):
     valid: Numbers
 
 
-class Div2k(catalogue.Catalogue):
+class Div2k(Catalogue):
     """The archives of DIV2K by their names, which tell what is in them."""
 
     images: Images
@@ -96,8 +95,8 @@ class ImageSet:
 
 
 def load_catalogue(path: Path | None = None, mirror: str | None = None) -> Div2k:
-    """Read what is known of the archives; see :func:`basicsr_clsd.prepare.catalogue.read`."""
-    return catalogue.read(Div2k, path or catalogue.FOLDER / 'div2k.yml', mirror)
+    """Read what is known of the archives; see :func:`basicsr_clsd.prepare.download.read_catalogue`."""
+    return read_catalogue(Div2k, path or CATALOGUES / 'div2k.yml', mirror)
 
 
 def prepare(

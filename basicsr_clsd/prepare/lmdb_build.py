@@ -27,7 +27,7 @@ from basicsr_clsd.data.lmdb import (
 from basicsr_clsd.data.stores import FolderStore, ImageStore
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.codec import stem
-from basicsr_clsd.runtime.files import check_free, check_writable, hidden_path, sync_folder, write_text
+from basicsr_clsd.runtime.files import check_free, check_writable, hidden_path, sync, write_text
 from basicsr_clsd.runtime.locks import exclusive, lock_path
 
 Item = tuple[bytes, bytes | memoryview]
@@ -116,9 +116,9 @@ def _build(
         if kind == PNG:
             lines = [f'{key}.png ({records[key].height},{records[key].width},3) {PNG_LEVEL}\n' for key in sorted(keys)]
             write_text(''.join(lines), folder / META)
-        sync_folder(folder)
+        sync(folder)
         os.rename(folder, target)
-        sync_folder(target.parent)
+        sync(target.parent)
     return True
 
 

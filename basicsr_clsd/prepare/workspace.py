@@ -14,7 +14,7 @@ from rich.progress import track
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.prepare.archives import unpack
 from basicsr_clsd.prepare.download import RemoteFile, fetch
-from basicsr_clsd.runtime.files import check_writable, hidden_path, sync_folder, write_text
+from basicsr_clsd.runtime.files import check_writable, hidden_path, sync, write_text
 from basicsr_clsd.runtime.locks import exclusive, lock_path
 
 # Beside each folder of images: an LMDB of raw pixels, nothing, or an LMDB of PNG images.
@@ -105,9 +105,9 @@ def staged(target: Path, settings: Mapping[str, Any], sources: Mapping[str, list
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             write_text(json.dumps(made_from, indent=0), hidden / MADE_FROM)
         yield hidden
-        sync_folder(hidden)
+        sync(hidden)
         os.rename(hidden, target)
-        sync_folder(target.parent)
+        sync(target.parent)
 
 
 def is_made(target: Path, settings: Mapping[str, Any], sources: Mapping[str, list[int]]) -> bool:

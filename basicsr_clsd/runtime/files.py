@@ -39,7 +39,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         if isinstance(error, OSError) and error.errno is not None:  # an error of an open file does not name it
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def hidden_path(path: Path, ending: str = 'tmp') -> Path:
@@ -50,9 +50,9 @@ def hidden_path(path: Path, ending: str = 'tmp') -> Path:
     return path.with_name(f'.{name}.{ending}')
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, so that what was renamed there stays so whatever happens to the power."""
-    number = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk, so that it stays so whatever happens to the power."""
+    number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
     finally:

@@ -14,7 +14,7 @@ import pytest
 from basicsr_clsd.runtime.locks import exclusive
 
 TRAIN = Path(__file__).resolve().parents[2] / 'basicsr_clsd' / 'train.py'
-PATIENCE_S = 60
+PATIENCE_S = 240
 
 pytestmark = pytest.mark.slow
 

@@ -1,5 +1,6 @@
 import hashlib
 import socket
+import time
 from io import StringIO
 
 import numpy as np
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.prepare import download
-from basicsr_clsd.prepare.download import RemoteFile, ResumingDownloader, fetch, remaining
+from basicsr_clsd.prepare.download import RemoteFile, fetch, remaining
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
 
@@ -18,7 +19,7 @@ CONTENT = np.random.default_rng(0).bytes(1_000_000)
 def server(monkeypatch):
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     # A test need not wait for a server that has no need to recover.
-    monkeypatch.setattr(download.time, 'sleep', lambda seconds: None)
+    monkeypatch.setattr(time, 'sleep', lambda seconds: None)
     with serving() as files:
         files.files['a.zip'] = CONTENT
         yield files
@@ -132,25 +133,15 @@ def test_md5_is_a_checksum_too(server, console, tmp_path):
 
 
 def test_what_is_complete_but_unchecked_is_not_downloaded_again(server, console, tmp_path):
-    # A process that was killed while it computed the checksum leaves this, and a file of pooch's.
+    # A process that was killed while it computed the checksum leaves this.
     for size in (len(CONTENT), None):
         (tmp_path / 'unfinished').mkdir()
         (tmp_path / 'unfinished' / 'a.zip.part').write_bytes(CONTENT)
-        (tmp_path / 'unfinished' / 'tmp1234').write_bytes(CONTENT)
         path = fetch(remote(server, size=size), tmp_path, None, console)
         assert path.read_bytes() == CONTENT
         assert tree(tmp_path) == {'a.zip': len(CONTENT)}
         path.unlink()
     assert server.starts() == [len(CONTENT)]  # without the size, the server has to be asked whether that is all
-
-
-def test_disk_without_links_will_do(server, console, tmp_path, monkeypatch):
-    def no_link(*paths):
-        raise PermissionError(1, 'Operation not permitted')
-
-    monkeypatch.setattr(download.os, 'link', no_link)
-    assert fetch(remote(server), tmp_path, None, console).read_bytes() == CONTENT
-    assert tree(tmp_path) == {'a.zip': len(CONTENT)}
 
 
 def test_more_than_the_whole_is_started_anew(server, console, tmp_path):
@@ -176,13 +167,13 @@ def test_busy_server_is_asked_again(server, console, tmp_path):
         fetch(remote(server), tmp_path, None, console)
 
 
-def test_pauses_get_longer_while_nothing_comes(server, tmp_path, monkeypatch):
+def test_pauses_get_longer_while_nothing_comes(server, console, tmp_path, monkeypatch):
     pauses = []
-    monkeypatch.setattr(download.time, 'sleep', pauses.append)
+    monkeypatch.setattr(time, 'sleep', pauses.append)
     server.cut_after = [0, 0, 200_000, 0, 0, 0, 0]
     with pytest.raises(ConnectionError):
-        ResumingDownloader(tmp_path / 'part', len(CONTENT))(f'{server.url}a.zip', str(tmp_path / 'out'), None)
-    assert pauses == [1, 2, 1, 2, 4, 8]
+        fetch(remote(server), tmp_path, None, console)
+    assert pauses == [2, 2, 4, 8]  # none after a first failure, nor after one that brought something
 
 
 def test_file_of_another_size_is_refused_before_it_is_downloaded(server, console, tmp_path):

@@ -77,7 +77,7 @@ def test_memory_format_of_the_user_stays(tiny_options, tmp_path, cpu):
 
 def test_resolved_file_says_what_was_used_and_goes_to_the_teacher(tiny_options, tmp_path, cpu):
     cpu(XEON)
-    changes = {'num_gpu': 0, 'train': {'precision': 'auto'}, 'network_teacher': {'type': 'EDSR'}}
+    changes = {'num_gpu': 0, 'train': {'precision': 'auto'}, 'network_teacher': {'type': 'EDSR', 'upscale': 2}}
     options = Options.model_validate(tiny_options(tmp_path, changes))
     write_resolved(options, tmp_path / 'resolved.yml')
     cpu(OLD)
