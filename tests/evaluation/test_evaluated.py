@@ -213,7 +213,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(benchmark_options, refused, 
     benchmark_options['networks'] = {
         'net': {'checkpoint': wide, 'network_g': {'type': 'EDSR', **ARGUMENTS, 'upscale': 4}}
     }
-    assert refused(benchmark_options) == 'networks.net.network_g.upscale: 4 does not match scale: 2'
+    assert refused(benchmark_options) == 'networks.net.network_g.upscale: 4 does not match scale: 2; leave it out'
     theirs = {**edsr_pytorch_weights(student(0)), 'sub_mean.bias': torch.zeros(3)}
     torch.save(theirs, tmp_path / 'shifted.pt')
     assert 'sub_mean.bias is [0.0, 0.0, 0.0], but EDSR shifts by' in refused(
