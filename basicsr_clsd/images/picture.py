@@ -67,6 +67,8 @@ def read_picture(path: Path, frame: int = 0) -> Picture:
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels  # noqa: PLR2004
     if header is not None and header.mode in GRAY_WITH_ALPHA and pixels.shape[2] == RGBA:
         pixels = pixels[..., 2:]
+    elif pixels.shape[2] == RGBA and header is not None and header.mode not in CLEAR and _is_opaque(pixels):
+        pixels = pixels[..., RGB - 1 :: -1]  # OpenCV gives animations an alpha channel, whether or not they have one
     elif pixels.shape[2] == RGBA:
         pixels = np.ascontiguousarray(pixels[..., [2, 1, 0, 3]])
     elif pixels.shape[2] == RGB:
@@ -93,6 +95,10 @@ def _frame(content: bytes, number: int, where: str, by_pillow: bool) -> NDArray[
     except HEADER_ERRORS as error:
         raise UserError(f'{where}: not an image that can be decoded (broken or truncated)') from error
     return shown[..., [2, 1, 0, 3][: shown.shape[2]]]
+
+
+def _is_opaque(pixels: NDArray[Any]) -> bool:
+    return bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -86,8 +86,8 @@ class Run:
         write_picture(strips, job.target, size, picture.pixels.dtype, metadata)
         notes = [f'{size[1]}x{size[0]}']
         if picture.frames > 1:
-            frames = f'of {picture.frames} frames'
-            notes.append(f'frame {job.frame + 1} {frames}' if self.frames else f'first {frames}; --frames for all')
+            which = f'frame {job.frame + 1} of {picture.frames}'
+            notes.append(which if self.frames else f'first of {picture.frames} frames; --frames for all')
         if lost := not_held(job.target, metadata):
             notes.append(f'without {" and ".join(lost)}, which {job.target.suffix[1:]} cannot hold')
         self._say(f'{job.source} -> {job.target} ({", ".join(notes)})')

@@ -122,6 +122,8 @@ def test_frames(photos, model, expected, run_command, tmp_path, name, row):
     ended = run_command('infer', '-i', 'photos', '-o', 'out', '-m', model, cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert ('first of 3 frames; --frames for all' in ended.out) == several
+    # Frames without transparency have none, whatever the reader makes of them.
+    assert run_command('infer', '-i', 'photos', '-o', 'jpg', '-m', model, '--format', 'jpg', cwd=tmp_path).code == 0
     ended = run_command('infer', '-i', 'photos', '-o', 'all', '-m', model, '--frames', cwd=tmp_path)
     assert ended.code == 0, ended.err
     made = sorted(each.name for each in (tmp_path / 'all').iterdir())
