@@ -64,7 +64,7 @@ def _taps(value: object) -> object:
 
 
 # Written out when the network is there, by `archs.trunk.resolve`.
-Taps = Annotated[list[str | dict[str, Any]] | dict[str, Any], BeforeValidator(_taps)]
+Taps = Annotated[list[Any] | dict[str, Any], BeforeValidator(_taps)]
 
 
 class DistillationTerm(Loss):

@@ -47,6 +47,18 @@ KEYS = {
 }
 # Keys that stand at the top level of files of theirs, where BasicSR reads none of them.
 IGNORED = {'save_img': 'val.save_img', 'suffix': 'val.suffix', 'crop_border': 'crop_border of a metric'}
+# Keys of BasicSR that are accepted, and why nothing reads them. A section written as * may have any name.
+UNUSED = {
+    'datasets.*.use_shuffle': 'training always shuffles',
+    'datasets.*.persistent_workers': 'workers live as long as the run',
+    'datasets.*.prefetch_mode': 'the loader prefetches by itself',
+    'datasets.*.num_prefetch_queue': 'the loader prefetches by itself',
+    'path.ignore_resume_networks': 'a training state holds everything',
+    'val.pbar': 'bars appear on a terminal only',
+    'val.grids': 'not used for images',
+    'dist_params.backend': 'nccl with GPUs, else gloo',
+    'dist_params.port': '`MASTER_PORT` decides',
+}
 
 
 def unsupported(values: Mapping[str, Any]) -> Fault | None:
@@ -88,3 +100,19 @@ def without_ignored(values: Mapping[str, Any], origin: Callable[[tuple[str, ...]
             f'{origin((key,))}: {key}: ignored, as BasicSR reads no such key here; {IGNORED[key]} is read'
         )
     return {key: value for key, value in values.items() if key not in IGNORED}
+
+
+def without_unused(values: Any) -> Any:
+    """The options without the keys of :data:`UNUSED`; what is no section is returned as it is."""
+    for key in UNUSED:
+        values = _without(values, key.split('.'))
+    return values
+
+
+def _without(values: Any, keys: list[str]) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    first, *rest = keys
+    if not rest:
+        return {key: value for key, value in values.items() if key != first}
+    return {key: _without(value, rest) if first in ('*', key) else value for key, value in values.items()}

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from basicsr_clsd.config import components, schedule, schema
+from basicsr_clsd.config.foreign import UNUSED
 from basicsr_clsd.config.section import Section
 
 SECTIONS = (
@@ -26,7 +27,6 @@ SECTIONS = (
     ('A loss: `train.*_opt`', components.Loss),
     ('`schedule` of a loss', schedule.Schedule),
     ('`train.self_distill_opt` has also', components.SelfDistillLoss),
-    ('`train.contrastive_opt` has also', components.ContrastiveTerm),
     ('Each of `train.distill_opt` has also', components.DistillationTerm),
 )
 INTRODUCTION = """# Options
@@ -70,6 +70,8 @@ def markdown() -> str:
         rows = [_row(name, info) for name, info in section.model_fields.items() if name not in inherited]
         head = ['| key | value | default | meaning |', '| --- | --- | --- | --- |']
         parts.append('\n'.join([f'## {title}', '', *head, *rows, '']))
+    unused = [f'| `{key}` | {why} |' for key, why in UNUSED.items()]
+    parts.append('\n'.join(['## Accepted and not used', '', '| key | why |', '| --- | --- |', *unused, '']))
     return '\n'.join(parts)
 
 
@@ -97,7 +99,8 @@ def _kind(annotation: Any) -> str:
     if origin is typing.Annotated:
         return _kind(get_args(annotation)[0])
     if origin is list:
-        return f'list of {_kind(get_args(annotation)[0])}'
+        (inner,) = get_args(annotation)
+        return 'list' if inner is Any else f'list of {_kind(inner)}'
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, Section)):
         return 'section'
     return {int: 'integer', float: 'number', str: 'text', bool: 'true / false'}[annotation]

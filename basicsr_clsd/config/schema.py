@@ -1,7 +1,7 @@
 """The sections of an options file. Every key is BasicSR's unless its description says otherwise."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
@@ -14,6 +14,7 @@ from basicsr_clsd.config.components import (
     ScheduledLoss,
     SelfDistillLoss,
 )
+from basicsr_clsd.config.foreign import without_unused
 from basicsr_clsd.config.protocols import DEFAULT, PROTOCOLS
 from basicsr_clsd.config.section import Count, FileName, Fraction, Section, Seed, Text
 from basicsr_clsd.runtime.hardware import computes_bf16
@@ -37,8 +38,6 @@ class Teacher(Section):
 class Distribution(Section):
     """How several processes find each other and wait."""
 
-    backend: str | None = Field(default=None, description='accepted; nccl with GPUs, else gloo')
-    port: int | None = Field(default=None, description='accepted; `MASTER_PORT` decides')
     timeout: float = Field(
         default=30, gt=0, description='minutes that a process waits for the others before it fails (new key)'
     )
@@ -94,10 +93,6 @@ class Dataset(Section):
     mean: list[float] | None = Field(default=None, description='subtracted from both images, per channel')
     std: list[float] | None = Field(default=None, description='both images are divided by it, per channel')
     pin_memory: bool = Field(default=True, description='page-locked batches on a GPU')
-    use_shuffle: bool = Field(default=True, description='accepted for older files; training always shuffles')
-    persistent_workers: bool = Field(default=True, description='accepted; workers live as long as the run')
-    prefetch_mode: str | None = Field(default=None, description='accepted; the loader prefetches by itself')
-    num_prefetch_queue: int | None = Field(default=None, description='accepted; see `prefetch_mode`')
 
 
 class Paths(Section):
@@ -115,7 +110,6 @@ class Paths(Section):
         default='params', description='key of the weights in that file; a file without keys is taken as it is (new key)'
     )
     resume_state: str | None = Field(default=None, description='training state to go on from')
-    ignore_resume_networks: list[str] | None = Field(default=None, description='accepted; a state holds everything')
     experiments_root: str | None = Field(
         default=None, description='folder of all runs; default `experiments/` of the checkout'
     )
@@ -246,9 +240,7 @@ class Validation(Section):
     comparison: bool = Field(
         default=False, description='test: write a picture of bicubic, student and HR crops for each set (new key)'
     )
-    pbar: bool = Field(default=True, description='accepted; bars appear on a terminal only')
     suffix: str | None = Field(default=None, description="added to the names of written images; default the run's name")
-    grids: bool = Field(default=False, description='accepted; not used for images')
 
 
 class Wandb(Section):
@@ -310,6 +302,11 @@ class Options(Section):
     find_unused_parameters: bool = Field(
         default=False, description='several processes: some parameters get no gradient in some iterations'
     )
+
+    @model_validator(mode='before')
+    @classmethod
+    def _leave_out_unused(cls, values: Any) -> Any:
+        return without_unused(values)
 
     @model_validator(mode='after')
     def _fill_in(self) -> 'Options':

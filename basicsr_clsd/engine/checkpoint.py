@@ -42,9 +42,6 @@ FREE = (
     'datasets.train.num_worker_per_gpu',
     'datasets.train.cache_images',
     'datasets.train.pin_memory',
-    'datasets.train.persistent_workers',
-    'datasets.train.prefetch_mode',
-    'datasets.train.num_prefetch_queue',
 )
 
 

@@ -95,3 +95,21 @@ def test_lr_without_hr_is_sent_to_infer(opened, section):
 
 def test_training_without_hr_is_not(opened):
     assert told(opened, {'datasets': {'train': {'dataroot_lq': 'LR'}}}).endswith('datasets.train.dataroot_gt: missing')
+
+
+def test_keys_that_nothing_here_reads_are_accepted_and_left_out(opened, caplog):
+    sets = {'test_1': {**STOCK['datasets']['test_1'], 'use_shuffle': False, 'prefetch_mode': 'cuda'}}
+    others = {
+        'val': {'pbar': False, 'grids': True},
+        'path': {'ignore_resume_networks': ['a']},
+        'dist_params': {'port': 1},
+    }
+    assert opened({'datasets': sets, **others}) == opened({})
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ('changes', 'key'), [({'val': {'pbars': False}}, 'val.pbars'), ({'train': {'pbar': False}}, 'train.pbar')]
+)
+def test_keys_beside_those_are_unknown(opened, changes, key):
+    assert f'{key}: unknown key' in told(opened, changes)
