@@ -28,7 +28,7 @@ from basicsr_clsd.runtime.files import write_bytes
 COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
 LINES: tuple[Any, ...] = ('-', '--', ':')
 INK = '#1f2a36'  # in the report, the colour of its text
-HEAD_BLOCKS = 'network_g.head_num_block'
+HEAD_BLOCKS = ('network_g.head_num_block', 'network_g.head.num_block')  # of EDSRHeads, of WithHeads
 KINDS = ('.png', '.svg')
 DPI = 160
 FEW = 8  # points, which are then marked
@@ -100,12 +100,12 @@ def head_blocks(groups: Sequence[Group], dataset: str | None = None) -> Figure |
     families: dict[str, dict[int, Group]] = {}
     for each in groups:
         options = flat(each.tested[0].options or {})
-        blocks = options.get(HEAD_BLOCKS)
+        blocks = next((options[key] for key in HEAD_BLOCKS if key in options), None)
         if isinstance(blocks, int):
             rest = {
                 key: value
                 for key, value in options.items()
-                if key.startswith(('network_g.', 'train.', 'scale')) and key != HEAD_BLOCKS
+                if key.startswith(('network_g.', 'train.', 'scale')) and key not in HEAD_BLOCKS
             }
             families.setdefault(repr((each.tested[0].network.self_ensemble, sorted(rest.items()))), {}).setdefault(
                 blocks, each

@@ -50,11 +50,14 @@ def test_a_box_outside_is_refused(image, box):
         crop_figure('name', image, {'other': image}, box)
 
 
-def test_head_blocks_are_drawn_where_all_else_is_equal(write_results, trained):
+@pytest.mark.parametrize(
+    'heads', [lambda blocks: {'head_num_block': blocks}, lambda blocks: {'head': {'num_block': blocks}}]
+)
+def test_head_blocks_are_drawn_where_all_else_is_equal(write_results, trained, heads):
     paths = []
     for blocks, seed, value, lr in ((1, 0, 30.0, 1), (1, 1, 31.0, 1), (5, 0, 33.0, 1), (3, 0, 20.0, 2)):
         row = f'CLSD_head_blocks_{blocks}_seed{seed}'
-        options = {'network_g': {'head_num_block': blocks}, 'train': {'lr': lr}, 'scale': 2}
+        options = {'network_g': heads(blocks), 'train': {'lr': lr}, 'scale': 2}
         paths.append(str(write_results(row, {'Set14': {row: [value]}}, networks=trained(row, seed, **options))))
     figure = head_blocks(group(read_all(paths)))
     assert figure is not None
