@@ -16,10 +16,9 @@ from torchvision.transforms.functional import normalize
 from basicsr_clsd.config.paths import located
 from basicsr_clsd.data.forms import tell_forms
 from basicsr_clsd.data.lmdb import LmdbStore, RawLmdbStore
-from basicsr_clsd.data.lmdb_beside import open_fastest
 from basicsr_clsd.data.lr_cache import default_cache, make_lr
 from basicsr_clsd.data.meta_info import names_in
-from basicsr_clsd.data.patches import Image, PatchBatch, RandomNumbers, draw_patch, turned
+from basicsr_clsd.data.patches import Image, PatchBatch, RandomNumbers, augment, draw_crop
 from basicsr_clsd.data.stores import EIGHT_BITS, FolderStore, ImageStore, open_store
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.codec import stem
@@ -53,11 +52,11 @@ class PairedDataset(Dataset):
         self.bit_depth: int = opt.get('bit_depth') or EIGHT_BITS
         gt_root = located(opt['dataroot_gt'])
         # LR images are made from the files of a folder.
-        self.gt = (open_fastest if opt.get('dataroot_lq') else open_store)(gt_root, self.bit_depth)
+        self.gt = open_store(gt_root, self.bit_depth, prefer_lmdb=bool(opt.get('dataroot_lq')))
         gt_names = self._gt_names()
         self.lq: ImageStore
         if opt.get('dataroot_lq'):
-            self.lq = open_fastest(located(opt['dataroot_lq']), self.bit_depth)
+            self.lq = open_store(located(opt['dataroot_lq']), self.bit_depth, prefer_lmdb=True)
             self.pairs = self._pair(gt_names)
         else:
             self.lq, self.pairs = self._made_from_hr(gt_names)
@@ -129,20 +128,20 @@ class PairedDataset(Dataset):
         return self._read(pair) if self._cached is None else self._cached[pair]
 
     def _patches(self, index: int, numbers: RandomNumbers) -> tuple[Image, Image]:
-        """A random patch of a pair, HR and LR, BGR, turned at random; not to be written to."""
+        """A random patch of a pair, HR and LR, BGR, flipped and transposed at random; not to be written to."""
         side, scale = self.opt['gt_size'], self.scale
         hflip, rotate = self.opt.get('use_hflip', True), self.opt.get('use_rot', True)
         gt_name, lq_name = self.pairs[index]
         if self._mapped:
-            draw = draw_patch(numbers, self.lq.size(lq_name), side // scale, hflip, rotate)
-            gt = self.gt.patch(gt_name, draw.top * scale, draw.left * scale, side, side)
-            lq = self.lq.patch(lq_name, draw.top, draw.left, side // scale, side // scale)
+            crop = draw_crop(numbers, self.lq.size(lq_name), side // scale, hflip, rotate)
+            gt = self.gt.patch(gt_name, crop.top * scale, crop.left * scale, side, side)
+            lq = self.lq.patch(lq_name, crop.top, crop.left, side // scale, side // scale)
         else:
             gt, lq = self._images(index)
-            draw = draw_patch(numbers, lq.shape[:2], side // scale, hflip, rotate)
-            gt = gt[draw.top * scale :, draw.left * scale :][:side, :side]
-            lq = lq[draw.top :, draw.left :][: side // scale, : side // scale]
-        return turned(gt, draw), turned(lq, draw)
+            crop = draw_crop(numbers, lq.shape[:2], side // scale, hflip, rotate)
+            gt = gt[crop.top * scale :, crop.left * scale :][:side, :side]
+            lq = lq[crop.top :, crop.left :][: side // scale, : side // scale]
+        return augment(gt, crop), augment(lq, crop)
 
     def name(self, index: int) -> str:
         """The name of a pair: that of HR without extension; no two are equal."""

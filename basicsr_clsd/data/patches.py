@@ -1,4 +1,4 @@
-"""Random patches of image pairs: where they lie, how they are turned, and batches of them in 8 bits."""
+"""Random patches of image pairs: where they lie, how they are augmented, and batches of them in 8 bits."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -23,8 +23,8 @@ class RandomNumbers(Protocol):
         ...
 
 
-class Draw(NamedTuple):
-    """A patch: its upper left corner in LR pixels, and how it is turned, in this order."""
+class CropParams(NamedTuple):
+    """A patch: its upper left corner in LR pixels, and how it is flipped and transposed, in this order."""
 
     top: int
     left: int
@@ -33,7 +33,7 @@ class Draw(NamedTuple):
     transpose: bool
 
 
-def draw_patch(numbers: RandomNumbers, lq_size: tuple[int, ...], side: int, hflip: bool, rotate: bool) -> Draw:
+def draw_crop(numbers: RandomNumbers, lq_size: tuple[int, ...], side: int, hflip: bool, rotate: bool) -> CropParams:
     """Draw a patch with the random numbers, and in the order, of BasicSR's ``paired_random_crop`` and ``augment``.
 
     Args:
@@ -43,7 +43,7 @@ def draw_patch(numbers: RandomNumbers, lq_size: tuple[int, ...], side: int, hfli
         hflip: Flip from left to right in half of the cases.
         rotate: Flip from top to bottom, and transpose, in half of the cases each.
     """
-    return Draw(
+    return CropParams(
         top=numbers.randint(0, lq_size[0] - side),
         left=numbers.randint(0, lq_size[1] - side),
         hflip=hflip and numbers.random() < 0.5,  # noqa: PLR2004
@@ -52,11 +52,11 @@ def draw_patch(numbers: RandomNumbers, lq_size: tuple[int, ...], side: int, hfli
     )
 
 
-def turned(patch: Image, draw: Draw) -> Image:
+def augment(patch: Image, crop: CropParams) -> Image:
     """The patch flipped and transposed; what was passed in stays as it is, and is returned if nothing is to be done."""
-    if draw.hflip or draw.vflip:
-        patch = np.asarray(cv2.flip(patch, FLIPS[draw.hflip, draw.vflip]))
-    return np.asarray(cv2.transpose(patch)) if draw.transpose else patch
+    if crop.hflip or crop.vflip:
+        patch = np.asarray(cv2.flip(patch, FLIPS[crop.hflip, crop.vflip]))
+    return np.asarray(cv2.transpose(patch)) if crop.transpose else patch
 
 
 class PatchBatch:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from basicsr_clsd.data.paired_dataset import PairedDataset
 
-Draw = tuple[int, int]  # (index of the image, position)
+SampleId = tuple[int, int]  # (index of the image, position)
 WORD_BITS = 32
 WORD = 2**WORD_BITS - 1
 
@@ -29,7 +29,7 @@ def _derived_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(np.array(words, np.uint32)).generate_state(1, np.uint64)[0])  # pyright: ignore
 
 
-class PositionBatchSampler(Sampler[list[Draw]]):
+class PositionBatchSampler(Sampler[list[SampleId]]):
     """Batches of (index, position) from one iteration to another.
 
     Every epoch visits all images ``enlarge`` times, in an order drawn from (seed, epoch); a batch may reach
@@ -70,7 +70,7 @@ class PositionBatchSampler(Sampler[list[Draw]]):
     def __len__(self) -> int:
         return self.last - self.first
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleId]]:
         epoch, order = -1, np.empty(0)
         for iteration in range(self.first, self.last):
             batch = []
@@ -84,7 +84,7 @@ class PositionBatchSampler(Sampler[list[Draw]]):
             yield batch
 
 
-class SeededBatches(Dataset):
+class PatchBatches(Dataset):
     """Batches of training patches by their positions; the process's own random generators are left alone.
 
     Args:
@@ -99,7 +99,7 @@ class SeededBatches(Dataset):
         self.channels_last = channels_last
         self._numbers = random.Random()
 
-    def __getitem__(self, draws: Sequence[Draw]) -> dict[str, Any]:
+    def __getitem__(self, draws: Sequence[SampleId]) -> dict[str, Any]:
         numbers = self._seeded(position for _, position in draws)
         return self.dataset.batch([index for index, _ in draws], numbers, self.channels_last)
 

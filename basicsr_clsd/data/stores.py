@@ -1,13 +1,15 @@
 """Folders and LMDBs of images, read alike: names, sizes without decoding, pixels, patches."""
 
+import logging
+import os
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
-from basicsr_clsd.data.lmdb import open_lmdb
+from basicsr_clsd.data.lmdb import RAW, Kind, open_lmdb, read_records
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.images.codec import EXTENSIONS, crop, decode, decode_unit
+from basicsr_clsd.images.codec import EXTENSIONS, crop, decode, decode_unit, stem
 from basicsr_clsd.images.header import header_of
 from basicsr_clsd.runtime.folders import files_below
 
@@ -54,12 +56,16 @@ class Form(NamedTuple):
     frames: int
 
 
-def open_store(root: str | Path, bit_depth: int = 8) -> ImageStore:
+def open_store(root: str | Path, bit_depth: int = 8, prefer_lmdb: bool = False) -> ImageStore:
     """Open a folder of images or, if the folder's name ends in ``.lmdb``, an LMDB: of raw pixels, or BasicSR's.
 
     Args:
         root: Its path.
         bit_depth: Above 8, images are read in floating point: see :func:`~basicsr_clsd.images.codec.decode_unit`.
+        prefer_lmdb: For a folder ``NAME`` read the raw pixels in ``NAME.lmdb`` beside it, if they were made from
+            exactly the images that the folder has now: the same names, and the same sizes and times of their files. So
+            an image that was changed, added or removed is never overlooked: the folder is read, and a warning logged.
+            With more than 8 bits it is always the folder.
 
     Raises:
         UserError: It is not there, or is not what its name says.
@@ -68,10 +74,36 @@ def open_store(root: str | Path, bit_depth: int = 8) -> ImageStore:
     if not root.is_dir():
         raise UserError(f'{root}: no such folder')
     if root.suffix != '.lmdb':
-        return FolderStore(root, bit_depth)
+        store = FolderStore(root, bit_depth)
+        return (_lmdb_beside(store) or store) if prefer_lmdb else store
     if bit_depth != EIGHT_BITS:
         raise UserError(f'{root}: images of an LMDB are read in 8 bits; for bit_depth {bit_depth} give their folder')
     return open_lmdb(root)
+
+
+def _lmdb_beside(store: 'FolderStore') -> ImageStore | None:
+    """The LMDB beside a folder, if it holds the raw pixels of the images that the folder has now."""
+    path = store.root if store.root.name else Path(os.path.abspath(store.root))  # '.' has no name
+    beside = path.with_name(f'{path.name}.lmdb')
+    if not beside.is_dir():
+        return None
+    log = logging.getLogger('basicsr')
+    if store.bit_depth != EIGHT_BITS:
+        log.info(f'{store.root} is read, and not {beside}, which holds 8 bits')
+        return None
+    try:
+        kind, records = read_records(beside)
+    except UserError as error:
+        log.warning(f'{store.root} is read, and not the LMDB beside it: {error}')
+        return None
+    if kind != Kind(RAW):
+        return None
+    files = {stem(name): (name, store.stamp(name)) for name in store.names()}
+    if files != {key: (record.name, record.stamp) for key, record in records.items()}:
+        log.warning(f'{store.root} is read, and not {beside}, which was made from other images')
+        return None
+    log.info(f'{beside} is read, which holds the pixels of {store.root}')
+    return open_lmdb(beside)
 
 
 class FolderStore:

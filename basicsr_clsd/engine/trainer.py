@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from basicsr_clsd.config import Options
 from basicsr_clsd.data.paired_dataset import check_decodable
-from basicsr_clsd.data.sampler import PositionBatchSampler, SeededBatches
+from basicsr_clsd.data.sampler import PatchBatches, PositionBatchSampler
 from basicsr_clsd.engine.build import build_dataset, build_model
 from basicsr_clsd.engine.checkpoint import (
     VERSION,
@@ -123,7 +123,7 @@ class Trainer:
             world=processes.world,
         )
         self.loader = DataLoader(
-            SeededBatches(self.train_set, self.seed, self.train.channels_last),
+            PatchBatches(self.train_set, self.seed, self.train.channels_last),
             sampler=sampler,
             batch_size=None,  # the data set makes whole batches
             num_workers=section.num_worker_per_gpu,

@@ -1,19 +1,18 @@
 """What a network costs: parameters, multiply-accumulates, time and memory for an output of 1280 x 720 pixels."""
 
-import ctypes
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from basicsr_clsd.runtime.memory import PeakMemory
+
 WIDTH, HEIGHT = 1280, 720
 ENOUGH_S = 2.0
 MOST_RUNS = 10
-RESET_PEAK = '5'
 
 
 @dataclass
@@ -69,45 +68,10 @@ def measure_cost(
     """
     image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     upscale(image)
-    peak = _GpuPeak() if device.type == 'cuda' else _ProcessPeak()
+    peak = PeakMemory(device)
     seconds: list[float] = []
     while not seconds or (sum(seconds) < ENOUGH_S and len(seconds) < MOST_RUNS):
         started = time.perf_counter()
         upscale(image)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds), peak.bytes()
-
-
-class _GpuPeak:
-    """Peak memory of the current GPU since now."""
-
-    def __init__(self) -> None:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        self.before = torch.cuda.memory_allocated()
-
-    def bytes(self) -> int | None:
-        # Another runtime's memory is not seen.
-        return torch.cuda.max_memory_allocated() - self.before or None
-
-
-class _ProcessPeak:
-    """Peak memory of this process since now, by Linux's high-water mark, which can be reset."""
-
-    def __init__(self) -> None:
-        self.before: int | None = None
-        try:
-            # Freed memory that the C library has kept would be used again and not be seen.
-            ctypes.CDLL(None).malloc_trim(0)
-            Path('/proc/self/clear_refs').write_text(RESET_PEAK, encoding='ascii')
-            self.before = self._mark()
-        except (OSError, AttributeError, LookupError, ValueError, TypeError):  # not Linux, or no glibc
-            return
-
-    def bytes(self) -> int | None:
-        return None if self.before is None else max(self._mark() - self.before, 0)
-
-    @staticmethod
-    def _mark() -> int:
-        lines = Path('/proc/self/status').read_text(encoding='ascii', errors='replace').splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM'))

@@ -1,15 +1,19 @@
-"""Photos as people have them, in any format that OpenCV reads: which files are some, and their pixels in 8-bit RGB."""
+"""Photos as people have them, in any format that OpenCV reads: which files are some, and their pixels, upright."""
 
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.images.codec import EXTENSIONS, JPEG_START, PNG_START, check_type, decode
-from basicsr_clsd.images.header import read_header
+from basicsr_clsd.images.codec import EXTENSIONS, JPEG_START, WHITE_8, check_type, decode, decode_as
+from basicsr_clsd.images.header import UPRIGHT, read_header
+from basicsr_clsd.images.metadata import HEADER_ERRORS, Metadata
 from basicsr_clsd.runtime.folders import files_below
 
 # OpenCV would take the small preview in such a file for the photo.
@@ -17,7 +21,12 @@ CAMERA_RAW = frozenset({'.arw', '.cr2', '.cr3', '.dng', '.nef', '.orf', '.pef', 
 # Photos by their names, whether or not this OpenCV reads them: one that is not read must be told, not passed over.
 NAMED_AS_PHOTOS = EXTENSIONS | CAMERA_RAW | {'.avif', '.exr', '.gif', '.hdr', '.heic', '.heif', '.jp2', '.jpe', '.jxl'}
 CAMERA_BITS = 12  # values that need no more, of 16 bits, have hardly any light
-BGR, BGRA = 3, 4
+REFUSED_COLOURS = ('CMYK', 'LAB')
+GRAY_WITH_ALPHA = ('LA', 'La')
+GRAY, GRAY_ALPHA, RGB, RGBA = 1, 2, 3, 4  # channels
+CLEAR = ('LA', 'La', 'PA', 'RGBA', 'RGBa')  # Pillow's modes with alpha
+BITS = 8
+TIFF_STARTS = (b'II', b'MM')
 
 
 class Photo(NamedTuple):
@@ -25,6 +34,17 @@ class Photo(NamedTuple):
 
     pixels: NDArray[np.uint8]
     changes: tuple[str, ...] = ()
+
+
+class Picture(NamedTuple):
+    """Pixels (H, W, C), uint8 or uint16; C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA).
+
+    ``metadata`` is what goes with them; ``frames`` is how many frames or pages the file has.
+    """
+
+    pixels: NDArray[Any]
+    metadata: Metadata = Metadata()
+    frames: int = 1
 
 
 def find_photos(folder: Path) -> tuple[list[str], list[str]]:
@@ -59,57 +79,107 @@ def read_photo(path: Path) -> Photo:
     first is taken. Colour profiles are not applied.
 
     Raises:
-        UserError: It cannot be read or decoded, is a camera's raw file, or has floating-point pixels, of which nobody
-            knows which value is white.
+        UserError: As :func:`read_picture`, but a JPEG file with CMYK colours is read.
     """
+    content = _content(path)
+    if content.startswith(JPEG_START):  # has neither alpha nor more than 8 bits, nor frames
+        return Photo(decode(content, str(path)))
+    pixels, _, frames = _picture(path, content, 0)
+    changes = [f'first of {frames} frames'] if frames > 1 else []
+    white = np.iinfo(pixels.dtype).max
+    clear = pixels.shape[2] in (GRAY_ALPHA, RGBA)
+    colours, alpha = (pixels[..., :-1], pixels[..., -1:]) if clear else (pixels, np.array(white))
+    colours = np.broadcast_to(colours[..., ::-1], (*pixels.shape[:2], RGB))
+    if pixels.dtype == np.uint8 and alpha.min() == white:
+        return Photo(np.ascontiguousarray(colours), tuple(changes))
+    values = colours.astype(np.float64) * (WHITE_8 / white)
+    if pixels.dtype == np.uint16:
+        used = int(colours.max()).bit_length()
+        dark = f', of which {used} are used: dark, rounded to 8' if used <= CAMERA_BITS else ' rounded to 8'
+        changes.append(f'16 bits{dark}')
+    if alpha.min() < white:
+        values = values * (alpha / white) + WHITE_8 * (1 - alpha / white)
+        changes.append('transparent parts laid on white')
+    return Photo(np.floor(values + 0.5).astype(np.uint8), tuple(changes))
+
+
+def _content(path: Path) -> bytes:
     if path.suffix.lower() in CAMERA_RAW:
         raise UserError(f"{path}: a camera's raw file; convert it to PNG, TIFF or JPEG first")
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror}') from error
-    if content.startswith(JPEG_START):  # has neither alpha nor more than 8 bits, nor frames
-        return Photo(decode(content, str(path)))
-    # Damage of a PNG file is to be told here, before its library writes to standard error itself.
-    pixels = decode(content, str(path)) if content.startswith(PNG_START) else None
-    unchanged = _decode(content, cv2.IMREAD_UNCHANGED)
-    if unchanged is not None:
-        check_type(unchanged, str(path))
-    pixels = decode(content, str(path)) if pixels is None else pixels
+
+
+def read_picture(path: Path, frame: int = 0) -> Picture:
+    """Read a photo in any format that OpenCV decodes, turned as its EXIF data ask.
+
+    8 and 16 bits stay what they are; palettes become RGB or RGBA, one bit per pixel becomes gray.
+
+    Args:
+        path: The file.
+        frame: Which of its frames or pages, of those that :class:`~basicsr_clsd.images.header.Header` names.
+
+    Raises:
+        UserError: It cannot be read or decoded, has CMYK or Lab colours, floating-point pixels, or is a camera's raw
+            file.
+    """
+    return _picture(path, _content(path), frame)
+
+
+def _picture(path: Path, content: bytes, frame: int) -> Picture:
     header = read_header(content)
-    notes = (f'first of {len(header.frames)} frames',) if header is not None and len(header.frames) > 1 else ()
-    if unchanged is None:
-        return Photo(pixels, notes)
-    changes = []
-    deep = pixels
-    if unchanged.dtype == np.uint16:
-        deep = _decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-        if deep is None:
-            raise UserError(f'{path}: not an image that can be decoded (broken or truncated)')
-        used = int(deep.max()).bit_length()
-        dark = f', of which {used} are used: dark' if used <= CAMERA_BITS else ''
-        changes.append(f'16 bits{dark}, rounded to 8' if dark else '16 bits rounded to 8')
-    white = np.iinfo(deep.dtype).max
-    values = deep.astype(np.float64) * (255 / white)
-    if unchanged.ndim == BGR and unchanged.shape[2] == BGRA and unchanged[..., 3].min() < white:
-        alpha = _turned_as(deep, unchanged)[..., 3:] / white
-        values = values * alpha + 255 * (1 - alpha)
-        changes.append('transparent parts laid on white')
-    return Photo(np.floor(values + 0.5).astype(np.uint8) if changes else pixels, (*notes, *changes))
+    if header is not None and header.mode in REFUSED_COLOURS:
+        raise UserError(f'{path}: has {header.mode} colours, made for printing; convert it to RGB first')
+    # OpenCV multiplies the colours of TIFF files of 8 bits with their alpha.
+    by_pillow = header is not None and header.mode in CLEAR and content.startswith(TIFF_STARTS) and header.bits == BITS
+    if header is None or (frame == 0 and not by_pillow):
+        pixels = decode_as(content, str(path), cv2.IMREAD_UNCHANGED)
+    else:
+        pixels = _frame(content, header.frames[frame], f'{path}: frame {frame + 1}', by_pillow)
+    check_type(pixels, str(path))
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels  # noqa: PLR2004
+    if header is not None and header.mode in GRAY_WITH_ALPHA and pixels.shape[2] == RGBA:
+        pixels = pixels[..., 2:]
+    elif pixels.shape[2] == RGBA and header is not None and header.mode not in CLEAR and _is_opaque(pixels):
+        pixels = pixels[..., RGB - 1 :: -1]  # OpenCV gives animations an alpha channel, whether or not they have one
+    elif pixels.shape[2] == RGBA:
+        pixels = np.ascontiguousarray(pixels[..., [2, 1, 0, 3]])
+    elif pixels.shape[2] == RGB:
+        pixels = pixels[..., ::-1]  # a view; a copy of a large photo would be felt
+    if header is None:
+        return Picture(pixels)
+    if not content.startswith(TIFF_STARTS):  # which both libraries turn by themselves
+        pixels = upright(pixels, header.orientation)
+    return Picture(pixels, header.metadata, len(header.frames))
 
 
-def _decode(content: bytes, flags: int) -> NDArray | None:
+def _frame(content: bytes, number: int, where: str, by_pillow: bool) -> NDArray[Any]:
+    """A later frame of an animation, as it is shown, or a later page; as OpenCV gives images."""
+    if content.startswith(TIFF_STARTS) and not by_pillow:
+        buffer, pages = np.frombuffer(content, np.uint8), ()
+        with suppress(cv2.error):
+            pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=(number, number + 1))[1]
+        if not pages:
+            raise UserError(f'{where}: not an image that can be decoded (broken or truncated)')
+        return next(iter(pages))
     try:
-        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:
-        return None
+        with Image.open(BytesIO(content)) as image:
+            image.seek(number)
+            clear = image.mode in CLEAR or 'transparency' in image.info
+            upright_image = ImageOps.exif_transpose(image) if by_pillow else image  # if this Pillow has not done so
+            shown = np.array(upright_image.convert('RGBA' if clear else 'RGB'))
+    except HEADER_ERRORS as error:
+        raise UserError(f'{where}: not an image that can be decoded (broken or truncated)') from error
+    return shown[..., [2, 1, 0, 3][: shown.shape[2]]]
 
 
-def _turned_as(colours: NDArray, unchanged: NDArray) -> NDArray:
-    """Turn an image with alpha as its colours were: by EXIF, OpenCV turns what it reads without alpha alone."""
-    for turns in range(4):
-        for mirrored in (False, True):
-            turned = np.rot90(unchanged[:, ::-1] if mirrored else unchanged, turns)
-            if np.array_equal(turned[..., :3], colours):
-                return turned
-    return unchanged
+def _is_opaque(pixels: NDArray[Any]) -> bool:
+    return bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())
+
+
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """A view (H, W, C) of pixels (h, w, C), mirrored and turned as an EXIF orientation (1 to 8) asks."""
+    mirrored, turns = UPRIGHT.get(orientation, (False, 0))
+    return np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)

@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.metadata import EXIF_START, Metadata, exif_of
-from basicsr_clsd.images.picture import GRAY, GRAY_ALPHA, RGB, RGBA
+from basicsr_clsd.images.photo import GRAY, GRAY_ALPHA, RGB, RGBA
 from basicsr_clsd.runtime.files import write_atomically
 
 Strips = Iterable[NDArray[Any]]

@@ -10,7 +10,7 @@ from rich.table import Column
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.header import read_header
-from basicsr_clsd.images.picture import read_picture
+from basicsr_clsd.images.photo import read_picture
 from basicsr_clsd.images.writer import check_format, not_held, write_picture
 from basicsr_clsd.inference.plan import Job, is_there
 from basicsr_clsd.inference.upscaler import Upscaler

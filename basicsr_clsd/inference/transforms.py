@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from basicsr_clsd.images.picture import GRAY, GRAY_ALPHA, RGB, RGBA
+from basicsr_clsd.images.photo import GRAY, GRAY_ALPHA, RGB, RGBA
 from basicsr_clsd.inference.network import Upscale
 
 Alpha = Literal['network', 'bicubic']

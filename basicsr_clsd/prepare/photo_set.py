@@ -5,24 +5,27 @@ import json
 import math
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from rich.console import Console
 
+from basicsr_clsd.config.load import parse_yaml
+from basicsr_clsd.config.paths import checkout
 from basicsr_clsd.data.stores import FolderStore
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.matlab_resize import matlab_resize
 from basicsr_clsd.images.photo import find_photos, read_photo
 from basicsr_clsd.prepare.lmdb_build import build_png_lmdb, build_raw_lmdb
-from basicsr_clsd.prepare.training_command import training_command
 from basicsr_clsd.prepare.workspace import MADE_FROM, Storage, bar, is_made, staged
 from basicsr_clsd.runtime.files import check_writable, write_image, write_text
 from basicsr_clsd.runtime.threads import in_threads
 
-LONGEST_NAME = 100
+LONGEST_NAME, LONGEST_RUN = 100, 60  # letters of an image, of a run
 SHOWN = 20  # names in a line of what was left out
 HASHES = 2**64
 
@@ -233,6 +236,49 @@ def _say_how_to_train(target: Path, rules: Rules, console: Console) -> None:
     for scale in rules.scales:
         command = training_command(target, scale, rules.storage, counts[1] > 0)
         console.print(f'\nTo train at x{scale}:\n\n{_shown(command)}', highlight=False, markup=False)
+
+
+def training_command(folder: Path, scale: int, storage: str, validation: bool) -> str:
+    """The command that trains with the paper's settings on ``folder/train``, in lines that a shell joins.
+
+    Args:
+        folder: A set as :func:`prepare` makes it.
+        scale: 2, 3 or 4.
+        storage: ``folder``, or an LMDB beside each folder.
+        validation: Whether there is ``folder/val`` too.
+    """
+    folder = folder.absolute()
+    options, repository = f'train_CLSD_x{scale}.yml', checkout()
+    program = ['clsd-train']
+    if repository is not None:
+        start = Path() if Path.cwd() == repository else repository
+        program, options = ['python', str(start / 'basicsr_clsd' / 'train.py')], str(start / 'options' / options)
+    name = re.sub(r'[^A-Za-z0-9_-]+', '_', folder.name)[:LONGEST_RUN].strip('_') or 'photos'
+    end = '' if storage == 'folder' else '.lmdb'
+
+    def keys(section: str, part: str) -> list[str]:
+        return [
+            f'datasets:{section}:name={_value(f"{name}_{part}")}',
+            f'datasets:{section}:dataroot_gt={_value(os.fspath(folder / part / f"HR{end}"))}',
+            f'datasets:{section}:dataroot_lq={_value(os.fspath(folder / part / f"LRbicx{scale}{end}"))}',
+            f'datasets:{section}:filename_tmpl=null',
+        ]
+
+    lines = [
+        [*program, '-opt', options, '--force_yml', f'name={_value(f"{name}_x{scale}")}'],
+        keys('train', 'train'),
+        [*keys('val', 'val'), 'datasets:val:names=null'] if validation else ['datasets:val=null'],
+    ]
+    return ' \\\n    '.join(shlex.join(line) for line in lines)
+
+
+def _value(text: str) -> str:
+    """A text as a YAML value that is read as this text."""
+    try:
+        plain = parse_yaml(text) == text
+    except yaml.YAMLError:
+        plain = False
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _listed(what: str, names: Iterable[str]) -> str:

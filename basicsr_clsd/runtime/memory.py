@@ -4,6 +4,8 @@ import ctypes
 import platform
 import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -42,3 +44,39 @@ def peak_memory() -> int:
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def process_peak() -> int:
+    """Bytes of the machine that this process has had at most, from Linux; getrusage's start at its parent's."""
+    status = Path('/proc/self/status').read_text(encoding='ascii', errors='replace').splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith('VmHWM'))
+
+
+def reset_process_peak() -> None:
+    """Make :func:`process_peak` what this process has now."""
+    Path('/proc/self/clear_refs').write_text('5', encoding='ascii')
+
+
+class PeakMemory:
+    """The most memory that is taken from now on: of a GPU, or of this process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._gpu = device.type == 'cuda'
+        self._before: int | None = None
+        if self._gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+            return
+        return_freed_memory()  # what the C library has kept would be used again and not be seen
+        with suppress(OSError, LookupError, ValueError, StopIteration):  # not Linux
+            reset_process_peak()
+            self._before = process_peak()
+
+    def bytes(self) -> int | None:
+        """Since then; None where it is not known, as of another runtime's memory on a GPU."""
+        if self._before is None:
+            return None
+        if self._gpu:
+            return torch.cuda.max_memory_allocated() - self._before or None
+        return max(process_peak() - self._before, 0)

@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import peak_resident_bytes, seconds
+from measuring import seconds
 from torch import Tensor
 
 from basicsr_clsd.losses.spatial_affinity_loss import affinity_distance
+from basicsr_clsd.runtime.memory import process_peak
 
 EPS = 1e-8
 OURS, DIRECT = 'in blocks', 'direct'
@@ -98,13 +99,13 @@ def resident_growth(name: str, side: int, args: argparse.Namespace) -> int | Non
     features = make_features(side, args)
     status = Path('/proc/self/status').read_text()
     virtual = 1024 * int(next(line for line in status.splitlines() if line.startswith('VmSize')).split()[1])
-    before = peak_resident_bytes()
+    before = process_peak()
     resource.setrlimit(resource.RLIMIT_AS, (virtual + int(args.limit * 2**30), resource.RLIM_INFINITY))
     try:
         run(METHODS[name], *features)
     except (RuntimeError, MemoryError):
         return None
-    return peak_resident_bytes() - before
+    return process_peak() - before
 
 
 def differences(method: Method, student: Tensor, teacher: Tensor) -> dict[str, float]:

@@ -19,10 +19,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
-from measuring import peak_resident_bytes, seconds
+from measuring import seconds
 from torch import Tensor
 
 from basicsr_clsd.losses import ContrastiveLoss
+from basicsr_clsd.runtime.memory import process_peak
 
 EPS = 1e-7
 Loss = Callable[[Tensor, Sequence[Tensor]], Tensor]
@@ -95,9 +96,9 @@ def resident_growth(name: str, size: int, args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     run(METHODS[name], *make_images(2, 1, 8, args.device))
     sr, head_srs = make_images(args.batch, args.heads, size, args.device)
-    before = peak_resident_bytes()
+    before = process_peak()
     run(METHODS[name], sr, head_srs)
-    return peak_resident_bytes() - before
+    return process_peak() - before
 
 
 def differences(method: Loss, sr: Tensor, head_srs: Sequence[Tensor]) -> tuple[float, float]:

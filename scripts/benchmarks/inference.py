@@ -34,7 +34,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from measuring import cpu_name, peak_resident_bytes, reset_peak, seconds
+from measuring import cpu_name, seconds
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -43,7 +43,7 @@ from basicsr_clsd.deploy.writers import header_of, write_onnx
 from basicsr_clsd.inference.loader import load
 from basicsr_clsd.inference.torch_network import TorchNetwork
 from basicsr_clsd.networks.zoo import model_file
-from basicsr_clsd.runtime.memory import keep_freed_memory
+from basicsr_clsd.runtime.memory import keep_freed_memory, process_peak, reset_process_peak
 
 Image = NDArray[np.uint8]
 Run = Callable[[Image], Image]
@@ -162,10 +162,10 @@ def resident_growth(case: Case, args: argparse.Namespace) -> int:
     """Return by how much a fresh process grows at most, upscaling once."""
     run = build(case.way, case.scale, args)
     run(photo('{1}x{0}'.format(*WARM_UP)))
-    reset_peak()
-    before = peak_resident_bytes()
+    reset_process_peak()
+    before = process_peak()
     run(photo(case.size))
-    return peak_resident_bytes() - before
+    return process_peak() - before
 
 
 def ways(args: argparse.Namespace) -> list[str]:

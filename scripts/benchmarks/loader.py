@@ -34,7 +34,7 @@ import torch
 from torch.utils.data import DataLoader, RandomSampler
 
 from basicsr_clsd.data import PairedDataset
-from basicsr_clsd.data.sampler import PositionBatchSampler, SeededBatches
+from basicsr_clsd.data.sampler import PatchBatches, PositionBatchSampler
 from basicsr_clsd.data.stores import FolderStore
 from basicsr_clsd.images.matlab_resize import matlab_resize
 from basicsr_clsd.prepare.lmdb_build import build_png_lmdb, build_raw_lmdb
@@ -127,7 +127,7 @@ def batches(root: Path, case: Case, batch: int, names: list[str] | None = None) 
     ours = PairedDataset({**options(root, case), 'names': names})
     order = PositionBatchSampler(images=len(ours), enlarge=100, batch_size=batch, first=0, last=10**7, seed=0)
     white = torch.tensor(255.0)
-    for bytes_of in DataLoader(SeededBatches(ours, seed=0), sampler=order, batch_size=None, **workers):
+    for bytes_of in DataLoader(PatchBatches(ours, seed=0), sampler=order, batch_size=None, **workers):
         yield {key: bytes_of[key].to(torch.float32).div_(white) for key in ('lq', 'gt')}
 
 

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import cpu_name, peak_resident_bytes, reset_peak
+from measuring import cpu_name
 from paper_times import compare, print_table
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
@@ -46,7 +46,7 @@ from training_steps import BASICSR, CONVOLUTION, METHODS, TINY, Step, build_step
 
 from basicsr_clsd.engine.trainer import Trainer
 from basicsr_clsd.runtime.distributed import Processes
-from basicsr_clsd.runtime.memory import keep_freed_memory
+from basicsr_clsd.runtime.memory import keep_freed_memory, process_peak, reset_process_peak
 
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
 SWITCHES = ('', '+channels_last', '+compile', '+channels_last+compile')
@@ -110,13 +110,13 @@ def resident_growth(case: Case, args: argparse.Namespace) -> int:
     build_step(case.method, case.setting, args, TINY)()
     if 'compile' in case.setting:
         torch.compiler.reset()  # otherwise a second size is compiled for any size
-    reset_peak()
-    before = peak_resident_bytes()
+    reset_process_peak()
+    before = process_peak()
     step = build_step(case.method, case.setting, args)
-    reset_peak()  # without what reading a teacher's weights took
+    reset_process_peak()  # without what reading a teacher's weights took
     for _ in range(2 * WARM_UP):  # after fewer the allocator has not settled
         step()
-    return peak_resident_bytes() - before
+    return process_peak() - before
 
 
 def prepare(case: Case, args: argparse.Namespace) -> Step:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from basicsr_clsd.data import PairedDataset
-from basicsr_clsd.data.sampler import PositionBatchSampler, SeededBatches, _derived_seed
+from basicsr_clsd.data.sampler import PatchBatches, PositionBatchSampler, _derived_seed
 
 LAST = 9
 SIZES = {'images': 5, 'enlarge': 2, 'last': LAST, 'seed': 3}
@@ -32,7 +32,7 @@ def patches(folders, batch_size=4, workers=0, first=0, seed=3, rank=0, world=1):
     hr, lr = folders
     opt = {'phase': 'train', 'scale': 2, 'gt_size': 16, 'dataroot_gt': str(hr), 'dataroot_lq': str(lr)}
     sizes = {**SIZES, 'batch_size': batch_size, 'first': first, 'seed': seed, 'rank': rank, 'world': world}
-    dataset = SeededBatches(PairedDataset(opt), seed)
+    dataset = PatchBatches(PairedDataset(opt), seed)
     return list(DataLoader(dataset, sampler=PositionBatchSampler(**sizes), batch_size=None, num_workers=workers))
 
 
@@ -135,7 +135,7 @@ def test_patches_are_those_of_basicsrs_functions_seeded_by_position(folders, cha
     opt = {'phase': 'train', 'scale': 2, 'gt_size': 16, 'dataroot_gt': str(hr), 'dataroot_lq': str(lr)}
     dataset = PairedDataset({**opt, **augmentation})
     draws = [(position % 5, position) for position in [*range(40), 2**31, 2**32 + 5, 2**40]]
-    batch = SeededBatches(dataset, 3, channels_last)[draws]
+    batch = PatchBatches(dataset, 3, channels_last)[draws]
     assert batch['gt'].dtype == torch.uint8 and batch['gt'].shape == (43, 3, 16, 16)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     for number, (index, position) in enumerate(draws):
@@ -165,5 +165,5 @@ def test_seeding_a_position_leaves_the_generators_of_the_process_alone(folders):
     seed()
     wanted = state()
     seed()
-    SeededBatches(PairedDataset(opt), 3)[[(0, 0), (1, 1)]]
+    PatchBatches(PairedDataset(opt), 3)[[(0, 0), (1, 1)]]
     assert state() == wanted

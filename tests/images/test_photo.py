@@ -171,7 +171,7 @@ def tagged(image: Image.Image, orientation: int) -> Image.Image:
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
-@pytest.mark.parametrize('extension', ['png', 'webp'])
+@pytest.mark.parametrize('extension', ['png', 'webp', 'tif'])
 def test_alpha_is_turned_with_its_colours(tmp_path, extension, orientation):
     image = noise(4)
     exif = Image.Exif()

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.header import read_header
 from basicsr_clsd.images.metadata import Metadata
-from basicsr_clsd.images.picture import read_picture
+from basicsr_clsd.images.photo import read_picture
 from basicsr_clsd.images.writer import check_format, not_held, write_picture
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'inference.md'

@@ -14,7 +14,7 @@ from helpers.students import edsr_pytorch_weights, student
 
 from basicsr_clsd import Upscaler
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.images.picture import upright
+from basicsr_clsd.images.photo import upright
 from basicsr_clsd.inference.tiles import receptive_field
 from basicsr_clsd.inference.torch_network import edsr_receptive_field, upscale_in_stages
 from basicsr_clsd.networks.edsr_arguments import edsr_arguments

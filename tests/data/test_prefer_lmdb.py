@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from basicsr_clsd.data.lmdb import RawLmdbStore
-from basicsr_clsd.data.lmdb_beside import open_fastest
-from basicsr_clsd.data.stores import FolderStore
+from basicsr_clsd.data.stores import FolderStore, open_store
 from basicsr_clsd.prepare.lmdb_build import build_png_lmdb, build_raw_lmdb
 
 
@@ -26,15 +25,15 @@ def log(caplog):
 
 
 def test_raw_pixels_of_the_same_images_are_read(folder, log, monkeypatch):
-    assert isinstance(open_fastest(folder), FolderStore)
+    assert isinstance(open_store(folder, prefer_lmdb=True), FolderStore)
     build_raw_lmdb(FolderStore(folder), folder.with_name('set.lmdb'))
-    store = open_fastest(folder)
+    store = open_store(folder, prefer_lmdb=True)
     assert isinstance(store, RawLmdbStore)
     assert 'set.lmdb is read' in log.text
     np.testing.assert_array_equal(store.read('img2'), FolderStore(folder).read('img2.png'))
-    assert isinstance(open_fastest(folder.with_name('set.lmdb')), RawLmdbStore)
+    assert isinstance(open_store(folder.with_name('set.lmdb'), prefer_lmdb=True), RawLmdbStore)
     monkeypatch.chdir(folder)
-    assert isinstance(open_fastest('.'), RawLmdbStore)
+    assert isinstance(open_store('.', prefer_lmdb=True), RawLmdbStore)
 
 
 def change(folder: Path) -> None:
@@ -63,15 +62,15 @@ def rename(folder: Path) -> None:
 def test_folder_that_differs_is_read_itself(folder, log, alter):
     build_raw_lmdb(FolderStore(folder), folder.with_name('set.lmdb'))
     alter(folder)
-    assert isinstance(open_fastest(folder), FolderStore)
+    assert isinstance(open_store(folder, prefer_lmdb=True), FolderStore)
     assert 'set.lmdb, which was made from other images' in log.text
 
 
 def test_other_lmdbs_are_let_be(folder, log):
     beside = folder.with_name('set.lmdb')
     build_png_lmdb(FolderStore(folder), beside)
-    assert isinstance(open_fastest(folder), FolderStore)
+    assert isinstance(open_store(folder, prefer_lmdb=True), FolderStore)
     assert log.text == ''
     (beside / 'data.mdb').write_bytes(b'no LMDB')
-    assert isinstance(open_fastest(folder), FolderStore)
+    assert isinstance(open_store(folder, prefer_lmdb=True), FolderStore)
     assert 'not the LMDB beside it' in log.text
