@@ -1,4 +1,7 @@
-"""LMDBs of images: BasicSR's, of encoded images, and this project's, of raw pixels."""
+"""LMDBs of images: BasicSR's, of encoded images, and this project's, of raw pixels.
+
+The layout of the latter is the project's own, since those of packages are of whole images: here a patch is read alone.
+"""
 
 import json
 import os

@@ -5,6 +5,8 @@ rotation and recompression but for a few bits. They are hashed by parts, so that
 table: images with many such points are compared point by point, the similarity transform between them is found, and
 they count as the same if their pixels agree once the one is laid on the other. The last step alone decides; in it,
 different photos stay far below copies.
+
+By hand, since packages for this compare hashes of whole images, which miss parts of each other and mirrored copies.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
