@@ -92,8 +92,8 @@ def _header(image: Image.Image) -> Header:
     elif isinstance(image, PngImageFile):
         bits, colour = _png_form(image)
         mode = 'LA' if colour == PNG_GRAY_ALPHA else mode  # Pillow's is another for 16 bits
-    elif isinstance(image, PpmImageFile) and image.tile[0].codec_name == 'ppm':
-        arguments: Any = image.tile[0].args  # Pillow's mode, and the value of white
+    elif isinstance(image, PpmImageFile) and image.tile[0][0] == 'ppm':
+        arguments: Any = image.tile[0][3]  # Pillow's mode, and the value of white
         bits = 2 * BYTE if arguments[-1] > MAXVAL_8 else BYTE
     if orientation in UPRIGHT and UPRIGHT[orientation][1] % 2:
         width, height = height, width

@@ -88,6 +88,8 @@ def test_images_of_8_bits_are_not_worth_a_word(tmp_path, caplog, make_pairs):
 def test_floating_point_is_refused_for_what_it_is(tmp_path, dtype):
     roots = write_set(tmp_path, 16, 'tif')
     assert cv2.imwrite(str(tmp_path / 'HR' / '1.tif'), np.ones((32, 32, 3), dtype))
+    with pytest.raises(UserError, match=f'^a: pixels of the type {np.dtype(dtype)}'):
+        decode((tmp_path / 'HR' / '1.tif').read_bytes(), 'a')
     for more in ({}, {'bit_depth': 16}):
         with pytest.raises(UserError, match=rf'HR/1\.tif: pixels of the type {np.dtype(dtype)}; convert it to 8 or 16'):
             check_decodable(opened(**roots, **more))

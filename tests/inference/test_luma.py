@@ -108,6 +108,24 @@ def test_export(luma_model, tmp_path, run_command, make_images, kind):
     assert np.abs(difference).max() <= {'fp32': 1, 'fp16': 2, 'int8': 40}[kind]
 
 
+def test_tiles_overlap_as_far_as_bicubic_sees(tmp_path):
+    """Of a network that sees a pixel alone, and says so."""
+    onnx = pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    value, image = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    factors = onnx.numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), 'factors')
+    how = {'mode': 'nearest', 'coordinate_transformation_mode': 'asymmetric', 'nearest_mode': 'floor'}
+    node = onnx.helper.make_node('Resize', ['lq', '', 'factors'], ['sr'], **how)
+    ends = [value('lq', image, ['n', 1, 'h', 'w'])], [value('sr', image, ['n', 1, 'H', 'W'])]
+    graph = onnx.helper.make_graph([node], 'nearest', *ends, [factors])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', 17)], ir_version=8)
+    onnx.helper.set_model_props(model, {'receptive_field': '0'})
+    (tmp_path / 'a.onnx').write_bytes(model.SerializeToString())
+    photo = (noise(40, 50, 3) * 255).astype(np.uint8)
+    tiled, whole = (Upscaler(tmp_path / 'a.onnx', tile=tile)(photo).astype(int) for tile in (7, 0))
+    assert np.abs(tiled - whole).max() <= 1
+
+
 def test_weights_alone(luma_model, tmp_path, run_command):
     pytest.importorskip('safetensors')
     ended = run_command('export', 'safetensors', '-m', luma_model, '-o', 'a.safetensors', cwd=tmp_path)

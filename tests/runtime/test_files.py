@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from basicsr_clsd.errors import UserError
@@ -49,6 +49,8 @@ def test_what_a_killed_write_left_is_no_hindrance(tmp_path):
 
 @settings(deadline=None, max_examples=50)
 @given(name=st.text(st.characters(exclude_characters='/\0', exclude_categories=['Cs']), min_size=1, max_size=255))
+@example(name='n' * 248)
+@example(name='ü' * 127)
 def test_names_of_any_length_can_be_written(name):
     if name in ('.', '..') or len(name.encode()) > LONGEST_NAME:
         return
