@@ -78,7 +78,8 @@ def test_time_and_memory():
     calls: list[tuple[int, ...]] = []
     seconds, peak = measure_cost(upscale, (1, 3, 8, 8), torch.device('cpu'))
     assert seconds > 0 and set(calls) == {(1, 3, 8, 8)} and 2 <= len(calls) <= 11
-    assert peak is None or 0.9 * kept < peak < 2 * kept
+    # An allocator that has kept other freed memory may take a second block before it gives the first one back.
+    assert peak is None or 0.9 * kept < peak < 3 * kept
 
 
 @pytest.mark.parametrize(
