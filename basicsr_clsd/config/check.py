@@ -10,7 +10,8 @@ from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.networks import networks_in, scale_keys, sections_within
 from basicsr_clsd.config.protocols import PROTOCOLS
 from basicsr_clsd.config.schedule import check_schedules
-from basicsr_clsd.config.schema import Dataset, Options, Train
+from basicsr_clsd.config.schema import Dataset, Options
+from basicsr_clsd.config.training import Train
 from basicsr_clsd.errors import UserError
 
 GATED = ('train.contrastive_opt', 'train.self_distill_opt')

@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from basicsr_clsd.config import components, schedule, schema
+from basicsr_clsd.config import components, schedule, schema, training
 from basicsr_clsd.config.foreign import UNUSED
 from basicsr_clsd.config.section import Section
 
@@ -17,8 +17,8 @@ SECTIONS = (
     ('`datasets.<train | val... | test...>`', schema.Dataset),
     ('`networks.<name>`', schema.TestedNetwork),
     ('`path`', schema.Paths),
-    ('`train`', schema.Train),
-    ('`train.teacher`', schema.Teacher),
+    ('`train`', training.Train),
+    ('`train.teacher`', training.Teacher),
     ('`val`', schema.Validation),
     ('`val.best`', schema.Best),
     ('`logger`', schema.Logger),
@@ -66,7 +66,7 @@ def markdown() -> str:
     """The whole text of ``docs/options.md``."""
     parts = [INTRODUCTION]
     for title, section in SECTIONS:
-        inherited = schema.Loss.model_fields if section.__base__ is schema.Loss else {}
+        inherited = components.Loss.model_fields if section.__base__ is components.Loss else {}
         rows = [_row(name, info) for name, info in section.model_fields.items() if name not in inherited]
         head = ['| key | value | default | meaning |', '| --- | --- | --- | --- |']
         parts.append('\n'.join([f'## {title}', '', *head, *rows, '']))

@@ -9,7 +9,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_clsd.archs import NetworkWithHeads
-from basicsr_clsd.config.schema import Train
+from basicsr_clsd.config.training import Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.losses import ContrastiveLoss
 from basicsr_clsd.models.schedule import Gate

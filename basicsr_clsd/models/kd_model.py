@@ -12,7 +12,7 @@ from basicsr_clsd import registry
 from basicsr_clsd.archs import student_of
 from basicsr_clsd.archs.taps import FeatureTaps
 from basicsr_clsd.config.components import DistillationTerm
-from basicsr_clsd.config.schema import Train
+from basicsr_clsd.config.training import Train
 from basicsr_clsd.errors import FAULTS, UserError
 from basicsr_clsd.losses import DistillationLoss, Outputs
 from basicsr_clsd.models.supervised_model import SupervisedModel

@@ -17,7 +17,8 @@ from basicsr_clsd import registry
 from basicsr_clsd.archs import student_of
 from basicsr_clsd.archs.windows import whole_windows, window_of
 from basicsr_clsd.config.components import Component, ScheduledLoss
-from basicsr_clsd.config.schema import Options, Train
+from basicsr_clsd.config.schema import Options
+from basicsr_clsd.config.training import Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.schedule import Factors
 from basicsr_clsd.models.stepper import Stepper

@@ -6,17 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
+from helpers.resolved_options import OPTIONS, shipped
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from basicsr_clsd.config import load
 
-OPTIONS = Path(__file__).resolve().parents[2] / 'options'
-SETS = ('table5', 'fig3', 'study_S16', 'study_SRVGG')  # sets of trainings for scripts/ablate.py
-FILES = sorted(
-    path.relative_to(OPTIONS).as_posix()
-    for path in OPTIONS.rglob('*.yml')
-    if path.stem not in SETS and not path.name.startswith(('_', 'test_')) and path.parent.name != '_base'
-)
+FILES = [name for name in shipped() if not Path(name).name.startswith('test_')]
 # Narrower and shallower, with as many blocks as the taps need.
 SMALL = {
     'num_feat': 8,
