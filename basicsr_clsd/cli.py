@@ -3,9 +3,10 @@
 import argparse
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -78,7 +79,12 @@ def processes(arguments: argparse.Namespace, options: 'Options', console: Consol
     gpu = torch.cuda.is_available() and options.num_gpu != 0
     with distributed.processes(arguments.launcher, options.dist_params.timeout, gpu) as joined:
         set_up_console(console, joined.main)
-        yield joined
+        try:
+            yield joined
+        except (Exception, KeyboardInterrupt) as error:
+            if joined.world == 1:
+                raise
+            joined.leave(_tell(error))
 
 
 def set_up_console(console: Console, main: bool = True) -> logging.Logger:
@@ -105,34 +111,39 @@ def run(main: Callable[[Console], None]) -> None:
     console = Console(soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
     try:
         main(console)
-    except (StopRequested, PeerError) as error:
-        _end('' if isinstance(error, PeerError) else str(error), error.exit_code)
-    except (UserError, OSError, NonFiniteLossError) as error:
-        _end(str(error), exit_code(error))
-    except KeyboardInterrupt:
-        _end('interrupted', INTERRUPTED)
-    except (RuntimeError, MemoryError) as error:
-        if out_of_memory(error):
-            message = (
-                'out of memory; for a training, lower datasets.train.batch_size_per_gpu (with train.accum_iter the '
-                'global batch stays) or gt_size, or set train.precision: bf16'
-            )
-        elif any(text in str(error) for text in LOST_PEER):
-            message = f'another process of the run has ended or does not answer: {str(error).splitlines()[0]}'
-        else:
-            raise
-        _end(message, exit_code(error))
+    except (Exception, KeyboardInterrupt) as error:
+        sys.exit(_tell(error))
 
 
-def _end(message: str, code: int) -> NoReturn:
-    if message:
-        lines = message.strip().splitlines()
-        if 'Traceback (most recent call last)' in message:
-            # A loader process's error arrives with its traceback before it; the last line is the message.
-            lines = [lines[-1].removeprefix(f'{UserError.__module__}.{UserError.__name__}: ')]
-        line = ' '.join(lines)
-        for handler in logging.getLogger('basicsr').handlers:
-            if isinstance(handler, logging.FileHandler):
-                handler.handle(logging.makeLogRecord({'levelno': logging.ERROR, 'levelname': 'ERROR', 'msg': line}))
-        sys.stderr.write(f'error: {line}\n')
-    sys.exit(code)
+def _tell(error: BaseException) -> int:
+    """Tell what ended the command, and return its exit code. What is expected has one line, all else its traceback."""
+    if isinstance(error, PeerError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        _print('interrupted')
+        return INTERRUPTED
+    if isinstance(error, StopRequested | UserError | OSError | NonFiniteLossError):
+        _print(str(error))
+    elif isinstance(error, RuntimeError | MemoryError) and out_of_memory(error):
+        _print(
+            'out of memory; for a training, lower datasets.train.batch_size_per_gpu (with train.accum_iter the '
+            'global batch stays) or gt_size, or set train.precision: bf16'
+        )
+    elif isinstance(error, RuntimeError) and any(text in str(error) for text in LOST_PEER):
+        _print(f'another process of the run has ended or does not answer: {str(error).splitlines()[0]}')
+    else:
+        traceback.print_exception(error)
+    return exit_code(error)
+
+
+def _print(message: str) -> None:
+    """Write one line to standard error, and to the log if there is one."""
+    lines = message.strip().splitlines()
+    if 'Traceback (most recent call last)' in message:
+        # A loader process's error arrives with its traceback before it; the last line is the message.
+        lines = [lines[-1].removeprefix(f'{UserError.__module__}.{UserError.__name__}: ')]
+    line = ' '.join(lines)
+    for handler in logging.getLogger('basicsr').handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(logging.makeLogRecord({'levelno': logging.ERROR, 'levelname': 'ERROR', 'msg': line}))
+    sys.stderr.write(f'error: {line}\n')

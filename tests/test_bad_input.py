@@ -437,9 +437,12 @@ def test_errors_end_in_one_line_and_an_exit_code(capsys, error, code, line):
     assert capsys.readouterr() == ('', f'{line}\n')
 
 
-def test_faults_of_the_program_are_not_dressed_up():
-    with pytest.raises(ZeroDivisionError):
+def test_faults_of_the_program_are_not_dressed_up(capsys):
+    with pytest.raises(SystemExit) as end:
         run(lambda console: 1 / 0)
+    assert end.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith('Traceback') and 'run(lambda console: 1 / 0)' in told and 'ZeroDivisionError' in told
 
 
 # New interpreters, as a user starts them

@@ -64,13 +64,14 @@ class Benchmark:
         with self.processes.together():
             costs = self._costs(console) if self.processes.main else {}
         results = self._results(scores, self.processes.gather(costs)[0], self._tilings())
-        if self.processes.main:
-            # What took long to measure must not be lost with the reader of a pipe, nor with a full disk.
-            tables = BenchmarkResult(results)
-            try:
-                tables.write(self.folder)
-            finally:
-                tables.print(console)
+        with self.processes.together():
+            if self.processes.main:
+                # What took long to measure must not be lost with the reader of a pipe, nor with a full disk.
+                tables = BenchmarkResult(results)
+                try:
+                    tables.write(self.folder)
+                finally:
+                    tables.print(console)
         return results
 
     def _costs(self, console: Console) -> dict[str, Complexity]:

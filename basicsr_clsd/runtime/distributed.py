@@ -4,21 +4,25 @@ import gc
 import inspect
 import os
 import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from basicsr_clsd.errors import PeerError, UserError, exit_code
+from basicsr_clsd.errors import FAILURE, PeerError, UserError, exit_code
 
 Result = TypeVar('Result')
 DEFAULT_PORT = 29500
+FAILED = 'failed'  # key of the store: the exit code of a process that has ended by an error
+LOOK_S, GRACE_S = 2.0, 15.0  # how often the key is looked for; how long a process may then take to end by itself
 
 
 @dataclass
@@ -30,12 +34,14 @@ class Processes:
         world: How many there are; 1 needs no process group.
         local_rank: Number of this process on its machine, and of its GPU.
         control: Process group on the CPU for what the processes agree on, so that no GPU need be waited for.
+        store: What the processes can leave for each other; None for a single one.
     """
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
     control: Any = None
+    store: dist.Store | None = None
     _told: list[Exception] = field(default_factory=list)
 
     @property
@@ -95,6 +101,41 @@ class Processes:
                     results.append(function())
         return results[0]
 
+    def leave(self, code: int) -> NoReturn:
+        """End this process at once after an error, and tell the others.
+
+        Nothing is taken down: nccl's clean-up waits for the other processes, and they wait for this one. The system
+        closes its connections, by which most of them notice; :func:`_watch` ends those that do not.
+        """
+        if self.store is not None:
+            with suppress(RuntimeError):  # the store may be gone
+                self.store.set(FAILED, str(code))
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
+def _watch(store: dist.Store, ended: threading.Event) -> None:
+    """End this process some time after another one has failed: it may wait on a GPU, and hear of nothing.
+
+    Args:
+        store: Where :meth:`Processes.leave` notes a failure.
+        ended: Set when this process has left the others in order.
+    """
+    while not ended.wait(LOOK_S):
+        code = FAILURE
+        try:
+            if not store.check([FAILED]):
+                continue
+            code = int(store.get(FAILED))
+        except RuntimeError:  # the process that kept the store has ended
+            pass
+        if not ended.wait(GRACE_S):
+            sys.stderr.write('error: another process of the run has ended, and this one did not notice\n')
+            sys.stderr.flush()
+            os._exit(code)
+        return
+
 
 class _GatherBatch(torch.autograd.Function):
     @staticmethod
@@ -146,12 +187,16 @@ def averaging(module: nn.Module, device: torch.device, find_unused: bool) -> Dis
     if 'forward_sync_buffers' not in known:  # torch 2.14 and older
         buffers = {'broadcast_buffers': False}
     devices = [device] if device.type == 'cuda' else None
-    return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=find_unused, **buffers)
+    return DistributedDataParallel(
+        module, device_ids=devices, find_unused_parameters=find_unused, gradient_as_bucket_view=True, **buffers
+    )
 
 
 @contextmanager
 def processes(launcher: str, timeout_minutes: float, on_gpu: bool) -> Iterator[Processes]:
     """Join the process group that a launcher has started, and leave it at the end.
+
+    After an exception it is not left, as that may wait for the other processes: :meth:`Processes.leave` is to follow.
 
     Args:
         launcher: ``none`` (torchrun is recognised by its environment), ``pytorch`` or ``slurm``.
@@ -181,13 +226,16 @@ def processes(launcher: str, timeout_minutes: float, on_gpu: bool) -> Iterator[P
     store, _, _ = next(dist.rendezvous('env://', rank, world, timeout=timeout))
     # torchrun keeps its store when it starts the processes again, and with it the addresses of those that are gone.
     attempt = dist.PrefixStore(f'attempt_{environment.get("TORCHELASTIC_RESTART_COUNT", 0)}', store)
-    backend = 'nccl' if on_gpu else 'gloo'
-    dist.init_process_group(backend, store=attempt, rank=rank, world_size=world, timeout=timeout)
-    try:
-        control = dist.new_group(backend='gloo', timeout=timeout) if on_gpu else None
-        yield Processes(rank, world, local, control)
-    finally:
-        dist.destroy_process_group()
+    chosen: dict[str, Any] = {'backend': 'nccl' if on_gpu else 'gloo'}
+    if on_gpu and 'device_id' in inspect.signature(dist.init_process_group).parameters:  # torch 2.3 and newer
+        chosen['device_id'] = torch.device('cuda', local)  # nccl then connects here, and fails here if it cannot
+    dist.init_process_group(store=attempt, rank=rank, world_size=world, timeout=timeout, **chosen)
+    control = dist.new_group(backend='gloo', timeout=timeout) if on_gpu else None
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(attempt, ended), daemon=True).start()
+    yield Processes(rank, world, local, control, attempt)
+    dist.destroy_process_group()
+    ended.set()
 
 
 def _slurm(environment: Mapping[str, str]) -> dict[str, str]:

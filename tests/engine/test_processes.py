@@ -240,6 +240,42 @@ def test_failure_of_one_process_ends_all_with_its_code_and_one_line(run_folder, 
     assert 'not an image that can be decoded' in only_error(ended)
 
 
+FAULTY = {'pixel_opt': {'type': 'FaultyLoss', 'loss_weight': 0.5}}
+A_MINUTE = {'nan_at': 0, 'limit_s': 60}
+
+
+@pytest.mark.parametrize('stuck', [False, True])
+def test_error_in_the_backward_of_one_process_ends_all(run_folder, run_command, stuck):
+    # The other process waits for gradients, and hears that a connection was closed; or it hears of nothing.
+    folder, opt = run_folder('broken', options(3, **FAULTY))
+    ended = run_command(
+        'train',
+        '-opt',
+        opt,
+        processes=2,
+        everywhere={**A_MINUTE, 'stuck_at': 3 * stuck},
+        accident={'error_at': 3, 'stuck_at': 0},
+    )
+    assert [process.code for process in ended] == [1, 1], ended
+    assert 'ValueError: this backward failed' in ended[1].err
+    assert 'another process of the run has ended' in ended[0].err
+    assert not list(states(folder).iterdir())
+
+
+def test_full_disk_of_the_process_that_writes_ends_a_test_of_all(run_folder, run_command):
+    folder, opt = run_folder('full', options(6, total_iter=1))
+    assert run_command('train', '-opt', opt).code == 0
+    tested = ['--force_yml', f'path:pretrain_network_g={folder}/experiments/tiny/models/net_g_latest.pth']
+    assert run_command('test', '-opt', opt, *tested).code == 0
+    results = folder / 'results' / 'tiny'
+    room = (results / 'tiny.yml').stat().st_size
+    assert (results / 'results.json').stat().st_size > room
+    full = {**A_MINUTE, 'stuck_at': 1, 'file_limit': room}
+    ended = run_command('test', '-opt', opt, *tested, processes=2, everywhere=full)
+    assert [process.code for process in ended] == [1, 1], ended
+    assert 'File too large' in only_error(ended) and 'bicubic' in ended[0].out
+
+
 def test_full_disk_of_the_process_that_writes_ends_all(run_folder, run_command):
     folder, opt = run_folder('full', options(3))
     ended = run_command('train', '-opt', opt, processes=2, everywhere={'file_limit': 10_000})

@@ -50,7 +50,6 @@ def main() -> None:
 def become(job: Mapping[str, Any]) -> int:
     """Be the command until it has ended; return its exit code."""
     os.setsid()
-    signal.alarm(LIMIT_S)
     os.chdir(job['cwd'])
     os.environ.clear()
     os.environ.update(job['env'])
@@ -79,6 +78,7 @@ def kill_all() -> None:
 
 
 def arrange(
+    *,
     at_event: int | None = None,
     count_to: str | None = None,
     before: str | None = None,
@@ -87,6 +87,9 @@ def arrange(
     file_limit: int | None = None,
     signal_number: int | None = None,
     nan_at: int | None = None,
+    error_at: int = 0,
+    stuck_at: int = 0,
+    limit_s: int = LIMIT_S,
     memory: int | None = None,
 ) -> None:
     """Prepare an accident.
@@ -100,6 +103,10 @@ def arrange(
         file_limit: No file may become larger than this many bytes, as on a full disk.
         signal_number: Get this signal when the file ``path`` is there.
         nan_at: ``FaultyLoss``, an L1 loss, is NaN when it is called for the time of this number; 0: never.
+        error_at: An error is raised in the backward of that call of ``FaultyLoss``, and leaving the process group
+            takes for ever, as it can with nccl when the processes are not at one.
+        stuck_at: The backward of that call never ends.
+        limit_s: Get SIGALRM after this many seconds.
         memory: No more than this many bytes can be had beside what is in use.
     """
     if at_event is not None or count_to is not None:
@@ -114,7 +121,8 @@ def arrange(
     if signal_number is not None:
         threading.Thread(target=get_signal, args=(signal_number, Path(str(path))), daemon=True).start()
     if nan_at is not None:
-        register_faulty_loss(nan_at)
+        register_faulty_loss(nan_at, error_at, stuck_at)
+    signal.alarm(limit_s)
     if memory is not None:
         # Where two threads meet, glibc gives one an arena of its own: 64 MiB that may then be lacking.
         if platform.libc_ver()[0] == 'glibc':
@@ -130,9 +138,21 @@ def get_signal(number: int, path: Path) -> None:
     os.kill(os.getpid(), number)
 
 
-def register_faulty_loss(nan_at: int) -> None:
+def sleep(*arguments: Any) -> None:
+    while True:
+        time.sleep(1)
+
+
+def register_faulty_loss(nan_at: int, error_at: int, stuck_at: int) -> None:
     from basicsr.losses.basic_loss import L1Loss  # noqa: PLC0415  (basicsr_clsd must have been imported)
     from basicsr.utils.registry import LOSS_REGISTRY  # noqa: PLC0415
+    from torch import distributed  # noqa: PLC0415
+
+    if error_at or stuck_at:
+        distributed.destroy_process_group = sleep
+
+    def fail(gradient):
+        raise ValueError('this backward failed')
 
     class FaultyLoss(L1Loss):
         calls = 0
@@ -140,6 +160,10 @@ def register_faulty_loss(nan_at: int) -> None:
         def forward(self, *args, **kwargs):
             self.calls += 1
             loss = super().forward(*args, **kwargs)
+            if self.calls == error_at:
+                loss.register_hook(fail)
+            if self.calls == stuck_at:
+                loss.register_hook(sleep)
             return loss * float('nan') if self.calls == nan_at else loss
 
     LOSS_REGISTRY.register(FaultyLoss)
