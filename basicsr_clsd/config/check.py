@@ -2,6 +2,9 @@
 
 import importlib.util
 import logging
+import operator
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -84,11 +87,9 @@ def _check_training(options: Options) -> None:
     registry.check('optimizers', train.optim_g, 'train.optim_g', given=('params',))
     registry.check('schedulers', train.scheduler, 'train.scheduler', given=('optimizer',))
     _check_schedule(train)
-    for key in Train.model_fields:
-        loss = getattr(train, key)
-        if key.endswith('_opt') and isinstance(loss, Component):
-            registry.check('losses', loss, f'train.{key}')
-    _check_distillation(options, train)
+    kind = registry.find('models', options.model_type, 'model_type')
+    _check_needs(options, kind)
+    _check_losses(options, train, kind)
     check_schedules({key: loss.schedule for key, loss in train.losses().items()}, GATED, train.total_iter)
     if train.contrastive_opt is not None and dataset.batch_size_per_gpu == 1:
         raise UserError('datasets.train.batch_size_per_gpu: 1 is too few: a contrastive term compares images')
@@ -99,23 +100,37 @@ def _check_training(options: Options) -> None:
     _warn_of_collapse(train)
 
 
-def _check_distillation(options: Options, train: Train) -> None:
-    terms = train.distill_opt or []
-    if not getattr(registry.find('models', options.model_type, 'model_type'), 'has_teacher', False):
-        for key, value in (('network_teacher', options.network_teacher), ('train.distill_opt', terms)):
-            if value:
-                raise UserError(f'{key}: {options.model_type} has no teacher; use model_type: KDModel')
-        return
-    if options.network_teacher is None:
-        raise UserError(f'network_teacher: missing; {options.model_type} needs a teacher')
-    if options.path.pretrain_network_teacher is None:
-        raise UserError('path.pretrain_network_teacher: missing; a teacher must have been trained')
-    if not terms:
-        raise UserError(f'train.distill_opt: missing; {options.model_type} needs at least one term')
-    for number, term in enumerate(terms):
-        where = f'train.distill_opt.{number}'
-        # The channels at the taps are found out when the networks have been built.
-        registry.check('losses', term, where, given=('student_channels', 'teacher_channels'))
+def _check_needs(options: Options, kind: Any) -> None:
+    """Check that there is what a class of models must have, and no teacher for one that has none."""
+    if options.network_teacher is not None and 'network_teacher' not in kind.needs:
+        raise UserError(
+            f'network_teacher: {options.model_type} has no teacher; leave it out, or use model_type: '
+            f'{_models(lambda other: "network_teacher" in other.needs)}'
+        )
+    for key in kind.needs:
+        if not operator.attrgetter(key)(options):
+            raise UserError(f'{key}: missing; {options.model_type} needs it')
+
+
+def _check_losses(options: Options, train: Train, kind: Any) -> None:
+    for key in Train.model_fields:
+        loss = getattr(train, key)
+        if not key.endswith('_opt') or not loss:
+            continue
+        if key not in kind.sections:
+            raise UserError(
+                f'train.{key}: {options.model_type} has no such loss; leave it out, or use model_type: '
+                f'{_models(lambda other, key=key: key in other.sections)}'
+            )
+        if isinstance(loss, Component):
+            registry.check('losses', loss, f'train.{key}', loss.given)
+    for number, term in enumerate(train.distill_opt or []):
+        registry.check('losses', term, f'train.distill_opt.{number}', term.given)
+
+
+def _models(wanted: Callable[[Any], bool]) -> str:
+    """The names of the classes of models that are wanted."""
+    return ' or '.join(sorted({kind.__name__ for kind in registry.known('models').values() if wanted(kind)}))
 
 
 def _check_wandb(options: Options) -> None:

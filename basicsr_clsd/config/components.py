@@ -13,6 +13,7 @@ class Component(Section):
 
     model_config = ConfigDict(extra='allow')
     not_passed: ClassVar[tuple[str, ...]] = ()  # keys that are this project's and no arguments
+    given: ClassVar[tuple[str, ...]] = ()  # arguments that the constructor gets from elsewhere
     type: str = Field(description='registered name')
 
     def arguments(self) -> dict[str, Any]:
@@ -67,10 +68,21 @@ def _taps(value: object) -> object:
 Taps = Annotated[list[Any] | dict[str, Any], BeforeValidator(_taps)]
 
 
+class HintTerm(Loss):
+    """L_H: between the features that the upsamplers of heads and student are given."""
+
+    not_passed = ('schedule', 'target')
+    given = ('head_channels', 'student_channels')  # found out when the network has been built
+    target: Text = Field(
+        default='upsample:input', description="the student's feature, of the LR image's size, as in the taps of heads"
+    )
+
+
 class DistillationTerm(Loss):
     """One term between the student and the teacher."""
 
     not_passed = ('schedule', 'name', 'student_taps', 'teacher_taps')
+    given = ('student_channels', 'teacher_channels')  # found out when the networks have been built
     name: Text | None = Field(default=None, description="the term's name in the log; default the loss's own")
     student_taps: Taps = Field(
         default_factory=list,

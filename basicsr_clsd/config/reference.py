@@ -27,6 +27,7 @@ SECTIONS = (
     ('A loss: `train.*_opt`', components.Loss),
     ('`schedule` of a loss', schedule.Schedule),
     ('`train.self_distill_opt` has also', components.SelfDistillLoss),
+    ('`train.hint_opt` has also', components.HintTerm),
     ('Each of `train.distill_opt` has also', components.DistillationTerm),
 )
 INTRODUCTION = """# Options

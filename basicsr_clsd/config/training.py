@@ -8,6 +8,7 @@ from basicsr_clsd.config.components import (
     Component,
     ContrastiveTerm,
     DistillationTerm,
+    HintTerm,
     Loss,
     ScheduledLoss,
     SelfDistillLoss,
@@ -51,6 +52,9 @@ class Train(Section):
     )
     contrastive_opt: ContrastiveTerm | None = Field(
         default=None, description='L_CS: contrastive ratio, sum over heads (new key)'
+    )
+    hint_opt: HintTerm | None = Field(
+        default=None, description="L_H: the heads' features against the student's, mean over heads (new key)"
     )
     distill_opt: list[DistillationTerm] | None = Field(
         default=None, description='terms between the student and the teacher (new key)'

@@ -2,12 +2,16 @@
 
 from basicsr_clsd.losses.contrastive_loss import ContrastiveLoss
 from basicsr_clsd.losses.distillation_loss import DistillationLoss, OutputDistillationLoss, Outputs
+from basicsr_clsd.losses.hint_loss import HintLoss
+from basicsr_clsd.losses.laplace_loss import LaplaceKLLoss
 from basicsr_clsd.losses.regressed_feature_loss import RegressedFeatureLoss, SelectiveFeatureLoss
 from basicsr_clsd.losses.spatial_affinity_loss import SpatialAffinityLoss
 
 __all__ = [
     'ContrastiveLoss',
     'DistillationLoss',
+    'HintLoss',
+    'LaplaceKLLoss',
     'OutputDistillationLoss',
     'Outputs',
     'RegressedFeatureLoss',

@@ -1,6 +1,6 @@
 """Contrastive self-distillation: a student that learns through auxiliary heads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,22 +12,28 @@ from basicsr_clsd.archs import NetworkWithHeads
 from basicsr_clsd.config.training import Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.losses import ContrastiveLoss
+from basicsr_clsd.models.hints import HintedNetwork
 from basicsr_clsd.models.schedule import Gate
 from basicsr_clsd.models.supervised_model import SupervisedModel
+from basicsr_clsd.networks.check import channels_of, trial_image
 from basicsr_clsd.runtime.distributed import gather_batch
 
-HEAD_TERMS = ('L_ASR', 'L_SD', 'L_CS')
+HINT = 'L_H'
+HEAD_TERMS = ('L_ASR', 'L_SD', 'L_CS', HINT)
 
 
 @MODEL_REGISTRY.register()
 class CLSDModel(SupervisedModel):
-    """Trains a network with heads by L_SR + L_ASR + α L_SD + β Σ_j L_CS^j (CLSD, Moon et al., 2023, Eq. 1-6).
+    """Trains a network with heads by L_SR + L_ASR + α L_SD + β Σ_j L_CS^j (CLSD, Moon et al., 2023, Eq. 1-6) + λ L_H.
 
     Each term is there when its section of ``train`` is: ``pixel_opt`` L_SR, ``aux_opt`` L_ASR, ``self_distill_opt``
-    L_SD, ``contrastive_opt`` L_CS; ``loss_weight`` is the term's whole factor (½, ½, α·½ and β in the paper). Logged
-    beside the weighted terms: ``d_pos`` and ``d_neg``, the mean distance to the positive and the mean of the summed
-    distances to the negatives (the denominator of Eq. 5), in units of ``train.pixel_range``.
+    L_SD, ``contrastive_opt`` L_CS, ``hint_opt`` L_H, the hint of BYOT (Zhang et al., ICCV 2019); ``loss_weight`` is the
+    term's whole factor (½, ½, α·½ and β in the paper). The adapters of a hint are part of the training state and of
+    nothing else. Logged beside the weighted terms: ``d_pos`` and ``d_neg``, the mean distance to the positive and the
+    mean of the summed distances to the negatives (the denominator of Eq. 5), in units of ``train.pixel_range``.
     """
+
+    sections = (*SupervisedModel.sections, 'aux_opt', 'self_distill_opt', 'contrastive_opt', 'hint_opt')
 
     def _build_losses(self, train: Train) -> None:
         super()._build_losses(train)
@@ -43,6 +49,11 @@ class CLSDModel(SupervisedModel):
                 f'{self.options.network_g.type} has none'
             )
         self.heads = heads = self.net_g.heads
+        self.hinted: HintedNetwork | None = None
+        if train.hint_opt is not None:
+            image = trial_image(channels_of(self.options)).to(self.device)
+            self.hinted = HintedNetwork(self.net_g, train.hint_opt, image)
+            self.factors.add(HINT, train.hint_opt.schedule)
         if train.head_gradient != 1:
             for head in heads:
                 head.register_forward_pre_hook(partial(_scale_gradients, train.head_gradient))
@@ -50,12 +61,24 @@ class CLSDModel(SupervisedModel):
             interpolation = heads.image_skip or 'bicubic'
             self.factors.gate = Gate(interpolation, self.options.scale, self.device)
 
+    def _trained(self) -> nn.Module:
+        return self.net_g if self.hinted is None else self.hinted
+
     def _parts(self) -> dict[str, tuple[nn.Module, Sequence[str]]]:
-        return {'heads': (self.heads, HEAD_TERMS)}
+        hint = {} if self.hinted is None else {'hint': (self.hinted.loss, [HINT])}
+        return {'heads': (self.heads, HEAD_TERMS), **hint}
+
+    def describe(self) -> str:
+        """What is trained, for the log."""
+        adapters = 0 if self.hinted is None else sum(value.numel() for value in self.hinted.loss.parameters())
+        return super().describe() + (f' and {adapters:,} in adapters' if adapters else '')
 
     def loss_terms(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """L_SR, L_ASR, L_SD and L_CS, as far as they were asked for, and the distances within L_CS."""
-        if self.factors.active(*HEAD_TERMS):
+        """L_SR, L_ASR, L_SD, L_CS and L_H, as far as they were asked for, and the distances within L_CS."""
+        hint: Tensor | None = None
+        if self.hinted is not None and self.factors.active(HINT):
+            sr, head_srs, hint = self.run_network(with_hint=True)
+        elif self.factors.active(*HEAD_TERMS):
             sr, head_srs = self.run_network()
         else:
             sr, head_srs = self.run_network(with_heads=False), []
@@ -77,7 +100,19 @@ class CLSDModel(SupervisedModel):
             contrastive = self.contrastive_loss.measure(gather_batch(student), [gather_batch(head) for head in heads])
             terms['L_CS'] = contrastive.loss
             measures = {'d_pos': contrastive.positive, 'd_neg': contrastive.negative}
+        if hint is not None:
+            terms[HINT] = hint
         return terms, measures
+
+    def training_state(self) -> dict[str, Any]:
+        """Everything that an exact resume needs, with the adapters of a hint."""
+        hint = {} if self.hinted is None else {'hint': self.hinted.loss.state_dict()}
+        return {**super().training_state(), **hint}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        super()._restore(state)
+        if self.hinted is not None:
+            self.hinted.loss.load_state_dict(state['hint'])
 
 
 class _ScaledGradient(torch.autograd.Function):

@@ -31,7 +31,8 @@ class KDModel(SupervisedModel):
     reach the losses in float32, images in [0, ``train.pixel_range``], features in their networks' own units.
     """
 
-    has_teacher = True
+    needs = ('network_teacher', 'path.pretrain_network_teacher', 'train.distill_opt')
+    sections = (*SupervisedModel.sections, 'distill_opt')
 
     def _build_losses(self, train: Train) -> None:
         super()._build_losses(train)

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from basicsr.models.base_model import BaseModel
@@ -50,6 +50,9 @@ class SupervisedModel(BaseModel):
     Raises:
         UserError: The weights of ``path.pretrain_network_g`` do not load, or the network cannot be built.
     """
+
+    sections: ClassVar[tuple[str, ...]] = ('pixel_opt', 'perceptual_opt')  # losses of ``train`` that it knows
+    needs: ClassVar[tuple[str, ...]] = ()  # further keys of the options that must be there
 
     def __init__(self, opt: Options | Mapping[str, Any]) -> None:
         if not isinstance(opt, Options) and 'is_train' in opt:  # which BasicSR's own pipelines add
@@ -230,7 +233,7 @@ class SupervisedModel(BaseModel):
     def run_network(self, **arguments: Any) -> Any:
         """The network's output for the batch, in ``train.precision``."""
         with self.stepper.autocast():
-            return (self.net_g if self.parallel is None else self.parallel)(self.lq, **arguments)
+            return (self._trained() if self.parallel is None else self.parallel)(self.lq, **arguments)
 
     def student_terms(self, sr: Tensor) -> dict[str, Tensor]:
         """L_SR (Eq. 1), and the perceptual terms if asked for, of the student's output."""

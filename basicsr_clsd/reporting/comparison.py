@@ -63,8 +63,9 @@ def _metrics(groups: list[Group], wanted: Sequence[str] | None) -> list[str]:
 
 def _tables(groups: list[Group], metric: str, baseline: Group | None, paper: bool) -> list[Table]:
     scale = groups[0].scale
-    main, *others = load_paper().tables
-    ranks = {name: number for number, name in enumerate(main.methods)}
+    known = load_paper()
+    main, *others = known.tables
+    ranks = {name: number for number, name in enumerate(known.order)}
     ordered = sorted(
         groups, key=lambda each: -1 if each.label == BICUBIC else ranks.get(paper_name(each.label), len(ranks))
     )

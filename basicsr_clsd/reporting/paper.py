@@ -34,9 +34,16 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class Paper:
-    """All tables of PSNR, and what every training of theirs had in common, by dotted keys of the options."""
+    """All tables of PSNR, and what every training of theirs had in common, by dotted keys of the options.
+
+    Args:
+        settings: That.
+        order: In which methods come in tables; those of other papers too.
+        tables: The tables.
+    """
 
     settings: dict[str, Any]
+    order: list[str]
     tables: list[PaperTable]
 
 
@@ -44,7 +51,7 @@ class Paper:
 def load_paper() -> Paper:
     """Read ``paper.yml``."""
     content = read_yaml(FILE)
-    return Paper(content['settings'], [PaperTable(**table) for table in content['tables']])
+    return Paper(content['settings'], content['order'], [PaperTable(**table) for table in content['tables']])
 
 
 def paper_name(label: str) -> str:

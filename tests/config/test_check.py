@@ -36,7 +36,11 @@ KD = {
     'model_type': 'KDModel',
     'network_teacher': {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'upscale': 2},
     'path': {'pretrain_network_teacher': 'teacher.pth'},
-    'train': {'distill_opt': [{'type': 'RegressedFeatureLoss', 'student_taps': ['a'], 'teacher_taps': ['b']}]},
+    'train': {
+        'distill_opt': [{'type': 'RegressedFeatureLoss', 'student_taps': ['a'], 'teacher_taps': ['b']}],
+        'aux_opt': None,
+        'contrastive_opt': None,
+    },
 }
 
 
@@ -216,13 +220,13 @@ def test_distillation_with_a_teacher_passes(options):
 @pytest.mark.parametrize(
     ('changes', 'text'),
     [
-        ({'network_teacher': None}, 'network_teacher: missing; KDModel needs a teacher'),
+        ({'network_teacher': None}, 'network_teacher: missing; KDModel needs it'),
         ({'network_teacher': {'upscale': 4}}, 'network_teacher.upscale: 4 does not match scale: 2'),
         ({'network_teacher': {'type': 'EDSRR'}}, "network_teacher.type: unknown name 'EDSRR' (did you mean 'EDSR'?)"),
         ({'network_teacher': {'num_feats': 4}}, 'network_teacher.num_feats: EDSR has no such argument (did you mean'),
-        ({'path': None}, 'path.pretrain_network_teacher: missing; a teacher must have been trained'),
-        ({'train': {'distill_opt': None}}, 'train.distill_opt: missing; KDModel needs at least one term'),
-        ({'train': {'distill_opt': []}}, 'train.distill_opt: missing; KDModel needs at least one term'),
+        ({'path': None}, 'path.pretrain_network_teacher: missing; KDModel needs it'),
+        ({'train': {'distill_opt': None}}, 'train.distill_opt: missing; KDModel needs it'),
+        ({'train': {'distill_opt': []}}, 'train.distill_opt: missing; KDModel needs it'),
         (
             {'train': {'distill_opt': [{'type': 'SpatialAfinityLoss'}]}},
             "train.distill_opt.0.type: unknown name 'SpatialAfinityLoss' (did you mean 'SpatialAffinityLoss'?)",
@@ -235,10 +239,21 @@ def test_distillation_with_a_teacher_passes(options):
             {'train': {'distill_opt': [{'type': 'RegressedFeatureLoss', 'student_channels': [1]}]}},
             'train.distill_opt.0.student_channels: RegressedFeatureLoss has no such argument',
         ),
-        ({'model_type': 'CLSDModel'}, 'network_teacher: CLSDModel has no teacher; use model_type: KDModel'),
+        (
+            {'model_type': 'CLSDModel'},
+            'network_teacher: CLSDModel has no teacher; leave it out, or use model_type: KDModel',
+        ),
         (
             {'model_type': 'SupervisedModel', 'network_teacher': None},
-            'train.distill_opt: SupervisedModel has no teacher; use model_type: KDModel',
+            'train.distill_opt: SupervisedModel has no such loss; leave it out, or use model_type: KDModel',
+        ),
+        (
+            {'train': {'hint_opt': {'type': 'HintLoss'}}},
+            'train.hint_opt: KDModel has no such loss; leave it out, or use model_type: CLSDModel',
+        ),
+        (
+            {'train': {'aux_opt': {'type': 'L1Loss'}}},
+            'train.aux_opt: KDModel has no such loss; leave it out, or use model_type: CLSDModel',
         ),
     ],
 )

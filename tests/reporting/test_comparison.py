@@ -4,10 +4,12 @@ import csv
 import itertools
 import json
 import math
+from fnmatch import fnmatch
 
 import numpy as np
 import pytest
 from helpers.benchmarks import PSNR
+from helpers.resolved_options import shipped
 
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.results import method_label, read_all, read_results
@@ -108,6 +110,16 @@ def test_lower_is_better_for_distances(write_results):
     file.write_text(file.read_text(encoding='utf-8').replace('psnr"', 'lpips"'), encoding='utf-8')
     (table,) = tables_of(path)
     assert [row.cells['Set5'].rank for row in table.rows] == [2, 1]
+
+
+def test_every_shipped_method_has_its_place_in_tables(write_results):
+    files = [name for name in shipped() if fnmatch(name, 'train_*_x4.yml')]
+    students = {name.removeprefix('train_').removesuffix('_x4.yml') for name in files}
+    methods = {name for name in students if not name.startswith('CLSD_') or name == 'CLSD_eq6'}  # the rest are archs
+    assert methods == set(load_paper().order)
+    rows = {f'train_{method}_x2': [31.0] for method in sorted(methods)}
+    table = tables_of(write_results('all', {'Set5': rows}))[0]
+    assert [row.name for row in table.rows] == load_paper().order
 
 
 def test_the_papers_numbers_stand_beside(write_results):

@@ -1,0 +1,110 @@
+"""Whole runs of each method: the same bits after a kill, the same numbers in two processes, a stock arch deployed."""
+
+import signal
+
+import pytest
+import torch
+from basicsr.archs.edsr_arch import EDSR
+from basicsr.archs.rcan_arch import RCAN
+
+NO_EDSR = dict.fromkeys(('num_feat', 'num_block', 'upscale', 'head_taps', 'head_num_block'))
+SIZES = {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_group': 2, 'num_block': 1, 'squeeze_factor': 4}
+AROUND_RCAN = {
+    'type': 'WithHeads',
+    'student': {'type': 'RCAN', **SIZES, 'upscale': 2},
+    'taps': ['body.0', 'body.1'],
+    'head': {'num_block': 1, 'num_feat': 4},
+}
+BYOT = {
+    'aux_opt': {'type': 'L1Loss', 'loss_weight': 0.35},
+    'self_distill_opt': {'type': 'LaplaceKLLoss', 'loss_weight': 0.15, 'scale': 2.0},
+    'contrastive_opt': None,
+    'hint_opt': {'type': 'HintLoss', 'loss_weight': 0.1},
+}
+STOCK_EDSR, STOCK_RCAN = (lambda: EDSR(3, 3, 8, 2, 2)), (lambda: RCAN(**SIZES, upscale=2))
+# Options, what is deployed, and where in the training state that is which the loss trains beside the network.
+METHODS = {
+    'BYOT': ({'train': BYOT}, STOCK_EDSR, 'hint'),
+    'BYOT on RCAN': ({'network_g': {**NO_EDSR, **AROUND_RCAN}, 'train': BYOT}, STOCK_RCAN, 'hint'),
+}
+BATCH, ITERATIONS = 4, 8
+# After one step of SGD with a huge rate the weights are the gradient, to rounding.
+GRADIENT = {'optim_g': {'type': 'SGD', 'lr': 1e9, 'betas': None}, 'total_iter': 1, 'scheduler': {'milestones': [9]}}
+every_method = pytest.mark.parametrize('method', METHODS)
+
+
+@pytest.fixture
+def run_folder(tmp_path, make_pairs, tiny_options, write_yaml):
+    """``run_folder(name, method, batch, **train)``: data and options in a folder; returns the run's and the file."""
+
+    def make(name, method, batch=BATCH, **train):
+        changes = METHODS[method][0]
+        folder = tmp_path / name
+        make_pairs(folder / 'train', count=5)
+        make_pairs(folder / 'val', count=2, seed=1)
+        options = {
+            **changes,
+            'datasets': {'train': {'batch_size_per_gpu': batch}},
+            'train': {**changes['train'], 'total_iter': ITERATIONS, **train},
+            'logger': {'save_checkpoint_freq': 2, 'keep_states': 9},
+        }
+        return folder / 'experiments' / 'tiny', write_yaml(folder / 'tiny.yml', tiny_options(folder, options))
+
+    return make
+
+
+def state(root, iteration=ITERATIONS):
+    return torch.load(root / 'training_states' / f'{iteration}.state', weights_only=True)
+
+
+def trained(root, method, iteration):
+    """All that is trained, one after the other."""
+    model = state(root, iteration)['model']
+    parts = [part for part in ('net_g', METHODS[method][2]) if part is not None]
+    return torch.cat([value.flatten() for part in parts for value in model[part].values()])
+
+
+def end_well(run_command, opt, *arguments, processes=None):
+    ended = run_command('train', '-opt', opt, *arguments, processes=processes)
+    assert all(each.code == 0 for each in (ended if processes else [ended])), ended
+
+
+@every_method
+def test_killed_and_resumed_run_has_the_bits_of_the_whole_and_deploys_the_stock_arch(
+    run_folder, run_command, same, method
+):
+    whole, opt = run_folder('whole', method, ema_decay=0.5)
+    end_well(run_command, opt)
+    root, opt = run_folder('killed', method, ema_decay=0.5)
+    accident = {'before': 'os.replace', 'path': str(root / 'training_states' / '.6.state.tmp')}
+    assert run_command('train', '-opt', opt, accident=accident).code == -signal.SIGKILL
+    end_well(run_command, opt, '--auto_resume')
+    for part in ('model', 'random'):
+        same(state(root)[part], state(whole)[part])
+    for path in (root / 'models').glob('net_g_*'):
+        weights = torch.load(path, weights_only=True)
+        same(weights, torch.load(whole / 'models' / path.name, weights_only=True))
+        assert weights.keys() == {'params', 'params_ema'}
+        for each in weights.values():
+            METHODS[method][1]().load_state_dict(each, strict=True)
+
+
+@every_method
+@pytest.mark.parametrize('unused', [False, True])
+def test_two_processes_compute_the_gradient_of_one(run_folder, run_command, method, unused):
+    one, opt = run_folder('one', method, **GRADIENT)
+    end_well(run_command, opt)
+    two, opt = run_folder('two', method, batch=BATCH // 2, **GRADIENT)
+    end_well(run_command, opt, '--force_yml', f'find_unused_parameters={str(unused).lower()}', processes=2)
+    ours, theirs = trained(two, method, 1), trained(one, method, 1)
+    assert theirs.norm() > 1e6
+    assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+@every_method
+def test_two_processes_train_as_one_does(run_folder, run_command, method):
+    one, opt = run_folder('one', method)
+    end_well(run_command, opt)
+    two, opt = run_folder('two', method, batch=BATCH // 2)
+    end_well(run_command, opt, processes=2)
+    torch.testing.assert_close(trained(two, method, ITERATIONS), trained(one, method, ITERATIONS), rtol=0, atol=1e-5)
