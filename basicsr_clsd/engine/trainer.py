@@ -12,12 +12,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from basicsr_clsd.config import Options
 from basicsr_clsd.data.paired_dataset import check_decodable
-from basicsr_clsd.data.sampler import PatchBatches, PositionBatchSampler
-from basicsr_clsd.engine.build import build_dataset, build_model
+from basicsr_clsd.engine.build import build_dataset, build_loader, build_model
 from basicsr_clsd.engine.checkpoint import (
     VERSION,
     States,
@@ -27,10 +25,11 @@ from basicsr_clsd.engine.checkpoint import (
     seed_everything,
     set_random_state,
 )
+from basicsr_clsd.engine.curves import Curves
 from basicsr_clsd.engine.experiment import Experiment, start_row
 from basicsr_clsd.engine.logging import Meter, TrainingProgress, add_log_file
 from basicsr_clsd.engine.records import validation_rows
-from basicsr_clsd.engine.signals import Signals, leave_to_parent
+from basicsr_clsd.engine.signals import Signals
 from basicsr_clsd.engine.validation import Best, Results, Validator
 from basicsr_clsd.errors import NonFiniteLossError, StopRequested
 from basicsr_clsd.runtime.distributed import Processes
@@ -38,7 +37,6 @@ from basicsr_clsd.runtime.files import save
 from basicsr_clsd.runtime.memory import keep_freed_memory
 
 Batch = dict[str, Any]
-GRAY_PLANES = 2  # dimensions of a gray image
 
 
 class Trainer:
@@ -86,7 +84,7 @@ class Trainer:
             meters = state.get('meters', [])  # states of earlier versions have none
             if processes.rank < len(meters):
                 self.meter.load_state(meters[processes.rank])
-        self.curves = None
+        self.curves = Curves()  # which the main process opens when the run begins
 
     def _find_state(self, auto_resume: bool) -> tuple[bool, dict[str, Any] | None]:
         """Whether to go on in the run's folders, and the state to start from."""
@@ -112,26 +110,7 @@ class Trainer:
         self.validator = Validator(options, sets, processes, self.experiment.visualization)
         self.global_batch = section.batch_size_per_gpu * processes.world * self.train.accum_iter
         self.epoch_length = len(self.train_set) * section.dataset_enlarge_ratio
-        sampler = PositionBatchSampler(
-            images=len(self.train_set),
-            enlarge=section.dataset_enlarge_ratio,
-            batch_size=section.batch_size_per_gpu,
-            first=self.iteration * self.train.accum_iter,
-            last=self.train.total_iter * self.train.accum_iter,
-            seed=self.seed,
-            rank=processes.rank,
-            world=processes.world,
-        )
-        self.loader = DataLoader(
-            PatchBatches(self.train_set, self.seed, self.train.channels_last),
-            sampler=sampler,
-            batch_size=None,  # the data set makes whole batches
-            num_workers=section.num_worker_per_gpu,
-            pin_memory=section.pin_memory and torch.cuda.is_available(),
-            worker_init_fn=leave_to_parent,
-            # Its own generator: the loader must not draw from the one whose state is checkpointed.
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+        self.loader = build_loader(options, self.train_set, self.seed, processes, self.iteration)
 
     def run(self) -> None:
         """Train to ``train.total_iter``; of a run that had ended before, only the last weights are written again.
@@ -160,8 +139,7 @@ class Trainer:
                     self._stop_if_asked(signals)
             self._save_weights('latest')
         finally:
-            if self.curves is not None:
-                self.curves.close()
+            self.curves.close()
         self._log_end(time.monotonic() - started)
 
     def _iterations(self) -> Generator[list[Batch], None, None]:
@@ -226,7 +204,7 @@ class Trainer:
             if self.processes.main:
                 self.experiment.record([row])
             timing = {'it/s': row.it_per_s, 'data_wait': row.data_wait, 'memory_GiB': row.memory_gib}
-            self._draw({**row.values, 'lr': row.lr, **timing}, 'train')
+            self.curves.scalars('train', {**row.values, 'lr': row.lr, **timing}, self.iteration)
             most = self.train.max_skipped_steps
             if reading.in_a_row >= most:
                 raise NonFiniteLossError(
@@ -250,12 +228,9 @@ class Trainer:
             if self.processes.main:
                 self.experiment.record(validation_rows(self.iteration, self.last))
             for name, values in self.last.items():
-                self._draw(values, f'val/{name}')
-                if self.curves is not None:
-                    image = self.validator.examples[name]
-                    gray = image.ndim == GRAY_PLANES
-                    rgb, axes = (image, 'HW') if gray else (image[..., ::-1], 'HWC')
-                    self.curves.add_image(f'val/{name}', rgb, self.iteration, dataformats=axes)
+                self.curves.scalars(f'val/{name}', values, self.iteration)
+            for name, image in self.validator.examples.items():
+                self.curves.image(f'val/{name}', image, self.iteration)
         better = self.validator.better(self.last, self.best, self.iteration)
         if better is not None:
             self.best = better
@@ -283,11 +258,6 @@ class Trainer:
         with self.processes.together():
             if self.processes.main:
                 save(self.model.student_weights(), self.experiment.models / f'net_g_{label}.pth')
-
-    def _draw(self, values: dict[str, float], group: str) -> None:
-        if self.curves is not None:
-            for name, value in values.items():
-                self.curves.add_scalar(f'{group}/{name}', value, self.iteration)
 
     def _log_start(self) -> None:
         parts = [f'{self.options.datasets["train"].batch_size_per_gpu} images']

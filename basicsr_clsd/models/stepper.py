@@ -1,13 +1,39 @@
 """Backward and optimizer step, in mixed precision, that a NaN cannot spoil."""
 
+import inspect
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from basicsr_clsd import registry
+from basicsr_clsd.config.components import Component
+from basicsr_clsd.errors import UserError
 from basicsr_clsd.networks.precision import autocast
+
+# What BasicSR's archs call the upsampler and what follows it.
+NO_TRUNK = ('upsample', 'upconv', 'conv_up', 'conv_hr', 'conv_last', 'conv_before_upsample')
+
+
+def build_optimizer(network: nn.Module, section: Component) -> torch.optim.Optimizer:
+    """Build the optimizer of ``train.optim_g`` for all that a network trains; a fused one where torch has it."""
+    where = 'train.optim_g'
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    known = inspect.signature(registry.find('optimizers', section.type, where)).parameters
+    if 'fused' in known and 'fused' not in section.arguments():
+        # Several times as fast; which devices and arguments it knows differs between versions of torch.
+        with suppress(UserError):
+            return registry.build('optimizers', section, where, parameters, fused=True)
+    return registry.build('optimizers', section, where, parameters)
+
+
+def trunk_gradient_norm(student: nn.Module, term: Tensor) -> Tensor:
+    """Norm of a loss term's gradient in the trunk: all the student's parameters but the upsampler's and later ones."""
+    trunk = [value for name, value in student.named_parameters() if not name.startswith(NO_TRUNK)]
+    gradients = torch.autograd.grad(term, trunk, retain_graph=True, allow_unused=True)
+    return torch.stack([grad.square().sum() for grad in gradients if grad is not None]).sum().sqrt()
 
 
 class Stepper:

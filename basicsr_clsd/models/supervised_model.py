@@ -1,8 +1,7 @@
 """A network trained against ground truth."""
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -14,14 +13,14 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from basicsr_clsd import registry
-from basicsr_clsd.archs import student_of
+from basicsr_clsd.archs import NetworkWithHeads, student_of
 from basicsr_clsd.archs.windows import whole_windows, window_of
-from basicsr_clsd.config.components import Component, ScheduledLoss
+from basicsr_clsd.config.components import ScheduledLoss
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.config.training import Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.schedule import Factors
-from basicsr_clsd.models.stepper import Stepper
+from basicsr_clsd.models.stepper import Stepper, build_optimizer, trunk_gradient_norm
 from basicsr_clsd.networks.check import channels_of, check_output, placed, trial_image
 from basicsr_clsd.networks.precision import keep_ends_fp32
 from basicsr_clsd.networks.weights import load_weights
@@ -30,9 +29,6 @@ from basicsr_clsd.runtime.hardware import uses_gpu
 
 STUDENT = 'student'  # what the idle parts of a network hold where no term is of the student's output
 PERCEPTUAL = ('L_percep', 'L_style')
-# What BasicSR's archs call the upsampler and what follows it.
-NO_TRUNK = ('upsample', 'upconv', 'conv_up', 'conv_hr', 'conv_last', 'conv_before_upsample')
-
 ADVICE = '; path.strict_load_g: false takes what fits and leaves the rest at random'
 
 
@@ -84,7 +80,7 @@ class SupervisedModel(BaseModel):
         return placed(network, self.device, self._memory_format())
 
     def _set_up_training(self, train: Train) -> None:
-        if self.options.val.heads and not hasattr(self.net_g, 'heads'):
+        if self.options.val.heads and not isinstance(self.net_g, NetworkWithHeads):
             raise UserError(f'val.heads: {self.options.network_g.type} has no heads to validate')
         self.net_g.train()
         if train.ema_decay > 0:
@@ -93,7 +89,7 @@ class SupervisedModel(BaseModel):
         self.pixel_loss = self._build_loss(train.pixel_opt, 'L_SR')
         self.perceptual_loss = self._build_loss(train.perceptual_opt, *PERCEPTUAL)
         self._build_losses(train)
-        optimizer = self._build_optimizer(train.optim_g)
+        optimizer = build_optimizer(self._trained(), train.optim_g)
         scheduler = registry.build('schedulers', train.scheduler, 'train.scheduler', optimizer)
         self.optimizers, self.schedulers = [optimizer], [scheduler]
         self.stepper = Stepper(self._trained(), optimizer, train.precision, self.device)
@@ -113,16 +109,6 @@ class SupervisedModel(BaseModel):
         """The module that has every trained parameter, and whose forward uses them."""
         return self.net_g
 
-    def _build_optimizer(self, section: Component) -> torch.optim.Optimizer:
-        where = 'train.optim_g'
-        parameters = [parameter for parameter in self._trained().parameters() if parameter.requires_grad]
-        known = inspect.signature(registry.find('optimizers', section.type, where)).parameters
-        if 'fused' in known and 'fused' not in section.arguments():
-            # Several times as fast; which devices and arguments it knows differs between versions of torch.
-            with suppress(UserError):
-                return registry.build('optimizers', section, where, parameters, fused=True)
-        return registry.build('optimizers', section, where, parameters)
-
     def _build_losses(self, train: Train) -> None:
         """Build what a subclass adds; at least one loss must have been asked for."""
         if self.pixel_loss is None and self.perceptual_loss is None:
@@ -141,8 +127,8 @@ class SupervisedModel(BaseModel):
         count = _count(self.net_g.parameters())
         student = _count(student_of(self.net_g).parameters())
         in_heads = f' and {count - student:,} in heads' if count != student else ''
-        heads = getattr(self.net_g, 'heads', None)
-        return f'{getattr(heads, "description", self.options.network_g.type)}, {student:,} parameters{in_heads}'
+        network = self.net_g.heads.description if isinstance(self.net_g, NetworkWithHeads) else None
+        return f'{network or self.options.network_g.type}, {student:,} parameters{in_heads}'
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: ``lq`` (N, 3, h, w), ``gt`` (N, 3, H, W) if there is one, and the files they came from.
@@ -187,7 +173,8 @@ class SupervisedModel(BaseModel):
             total = torch.stack(list(terms.values())).sum()
             log = {**terms, **factors, **measures, 'L_total': total}
             if frequency and current_iter % frequency == 0:
-                log |= {f'grad_{name}': self._grad_norm(term) for name, term in terms.items()}
+                student = student_of(self.net_g)
+                log |= {f'grad_{name}': trunk_gradient_norm(student, term) for name, term in terms.items()}
             self.stepper.backward(total / parts)
         before = self.log_dict if part else {}
         self.log_dict = {name: before.get(name, 0) + value.detach() / parts for name, value in log.items()}
@@ -252,12 +239,6 @@ class SupervisedModel(BaseModel):
         assert self.options.train is not None and self.options.train.pixel_range is not None
         pixel_range = self.options.train.pixel_range
         return image.float() if pixel_range == 1 else image.float() * pixel_range
-
-    def _grad_norm(self, term: Tensor) -> Tensor:
-        """Norm of a term's gradient in the student's trunk: all its parameters but those of the upsampler and after."""
-        trunk = [value for name, value in student_of(self.net_g).named_parameters() if not name.startswith(NO_TRUNK)]
-        gradients = torch.autograd.grad(term, trunk, retain_graph=True, allow_unused=True)
-        return torch.stack([grad.square().sum() for grad in gradients if grad is not None]).sum().sqrt()
 
     @torch.no_grad()
     def upscale(self, lq: Tensor, heads: bool = False) -> list[Tensor]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.messages import told
 
 from basicsr_clsd.config import Options, check
-from basicsr_clsd.errors import UserError
 
 SET = {'dataroot_gt': 'HR'}
 COSINE = {'type': 'CosineAnnealingRestartLR', 'milestones': None, 'gamma': None}
@@ -22,14 +22,6 @@ def options(tmp_path, tiny_options) -> Callable[..., Options]:
         return Options.model_validate(tiny_options(tmp_path, changes))
 
     return changed
-
-
-def told(options: Options, **how: bool) -> str:
-    with pytest.raises(UserError) as caught:
-        check(options, **how)
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    return text
 
 
 KD = {
@@ -77,7 +69,7 @@ def test_good_options_pass(options):
     ],
 )
 def test_unknown_name_lists_what_exists(options, changes, start, existing):
-    text = told(options(changes))
+    text = told(check, options(changes))
     assert text.startswith(start)
     assert existing in text.split('there are ')[1].split(', ')
 
@@ -110,7 +102,7 @@ def test_unknown_name_lists_what_exists(options, changes, start, existing):
     ],
 )
 def test_arguments_must_be_those_of_the_constructor(options, changes, text):
-    assert told(options(changes)).startswith(text)
+    assert told(check, options(changes)).startswith(text)
 
 
 @pytest.mark.parametrize(
@@ -150,20 +142,20 @@ def test_arguments_must_be_those_of_the_constructor(options, changes, text):
     ],
 )
 def test_keys_must_fit_each_other(options, changes, text):
-    assert told(options(changes)).startswith(text)
+    assert told(check, options(changes)).startswith(text)
 
 
 @pytest.mark.parametrize('key', ['test_2', 'val_2'])
 def test_two_sets_of_one_name_are_refused_when_testing(options, key):
     check(options({'datasets': {'test_1': {**SET, 'name': 'Val'}}}))
     changes = {'datasets': {'test_1': {**SET, 'name': 'A'}, key: {**SET, 'name': 'A'}}}
-    assert told(options(changes), testing=True).startswith("datasets: two sets have the name 'A'")
+    assert told(check, options(changes), testing=True).startswith("datasets: two sets have the name 'A'")
     changes = {'datasets': {'test_1': {**SET, 'name': 'Val'}}}
-    assert told(options(changes), testing=True).startswith("datasets: two sets have the name 'Val'")
+    assert told(check, options(changes), testing=True).startswith("datasets: two sets have the name 'Val'")
 
 
 def test_testing_needs_a_set(options):
-    assert told(options({'datasets': {'val': None}}), testing=True) == (
+    assert told(check, options({'datasets': {'val': None}}), testing=True) == (
         'datasets: no set to test on; add a section test_1'
     )
 
@@ -183,9 +175,9 @@ def test_number_of_gpus(options, monkeypatch, there):
     check(options({'num_gpu': 0}))
     if there:
         check(options({'num_gpu': 1}))
-    assert told(options({'num_gpu': there + 1})).startswith(f'num_gpu: {there + 1} asked for, {there} there')
+    assert told(check, options({'num_gpu': there + 1})).startswith(f'num_gpu: {there + 1} asked for, {there} there')
     if there > 1:
-        assert told(options({'num_gpu': there})).startswith('num_gpu: one process drives one GPU')
+        assert told(check, options({'num_gpu': there})).startswith('num_gpu: one process drives one GPU')
 
 
 @pytest.mark.parametrize(
@@ -209,7 +201,7 @@ def test_warning_of_the_collapse(options, caplog, monkeypatch, train, warned):
 def test_perceptual_loss_has_its_own_weights(options):
     perceptual = {'type': 'PerceptualLoss', 'layer_weights': {'conv5_4': 1}, 'perceptual_weight': 0.5}
     check(options({'train': {'perceptual_opt': perceptual}}))
-    text = told(options({'train': {'perceptual_opt': {**perceptual, 'loss_weight': 1}}}))
+    text = told(check, options({'train': {'perceptual_opt': {**perceptual, 'loss_weight': 1}}}))
     assert text.startswith('train.perceptual_opt.loss_weight: PerceptualLoss has no such argument')
 
 
@@ -261,7 +253,7 @@ def test_teacher_and_terms_must_fit_each_other(options, changes, text):
     whole = {**KD, 'train': dict(KD['train'])}
     for key, value in changes.items():
         whole[key] = {**whole[key], **value} if isinstance(value, dict) else value
-    assert told(options(whole)).startswith(text)
+    assert told(check, options(whole)).startswith(text)
 
 
 def test_testing_a_distilled_student_needs_no_teacher(options):

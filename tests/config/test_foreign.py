@@ -4,9 +4,9 @@ import logging
 
 import pytest
 import yaml
+from helpers.messages import told
 
 from basicsr_clsd.config import load
-from basicsr_clsd.errors import UserError
 
 STOCK = {
     'name': 'theirs',
@@ -25,13 +25,6 @@ def opened(tmp_path):
         return load(path)
 
     return write
-
-
-def told(opened, changes):
-    with pytest.raises(UserError) as caught:
-        opened(changes)
-    (line,) = str(caught.value).splitlines()
-    return line
 
 
 # What is not supported comes together with keys that are unknown here, which must not be told first.

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.messages import told
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,14 +45,6 @@ def write(tmp_path, monkeypatch):
     return write
 
 
-def message(*args: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        load(*args)
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    return text
-
-
 # Inheritance
 
 
@@ -86,18 +79,18 @@ def test_one_file_may_be_a_base_twice(write):
 
 def test_base_that_leads_back_is_an_error(write):
     write('other.yml', {'base': 'run.yml'})
-    text = message(write('run.yml', {**MINIMAL, 'base': 'other.yml'}))
+    text = told(load, write('run.yml', {**MINIMAL, 'base': 'other.yml'}))
     assert 'run.yml' in text and "'base' leads back" in text
 
 
 def test_base_that_is_not_there_is_named(write):
-    assert 'gone.yml: cannot be read' in message(write('run.yml', {**MINIMAL, 'base': 'gone.yml'}))
+    assert 'gone.yml: cannot be read' in told(load, write('run.yml', {**MINIMAL, 'base': 'gone.yml'}))
 
 
 @pytest.mark.parametrize('base', [5, ['base.yml', 5], [['base.yml']]])
 def test_base_must_be_file_names(write, base):
     write('base.yml', MINIMAL)
-    text = message(write('run.yml', {'base': base}))
+    text = told(load, write('run.yml', {'base': base}))
     assert 'run.yml' in text and "'base' is a file name or a list of them" in text
 
 
@@ -194,7 +187,7 @@ def test_names_that_are_numbers_are_texts(write):
 
 
 def test_key_given_twice_is_an_error_with_its_line(write):
-    text = message(write('run.yml', 'name: a\nscale: 2\nlogger:\n  print_freq: 1\n  print_freq: 2\n'))
+    text = told(load, write('run.yml', 'name: a\nscale: 2\nlogger:\n  print_freq: 1\n  print_freq: 2\n'))
     assert text.endswith("run.yml, line 4: not valid YAML: the key 'print_freq' is given twice")
 
 
@@ -213,32 +206,32 @@ def test_key_given_twice_is_an_error_with_its_line(write):
     ],
 )
 def test_broken_yaml_is_told_with_its_line(write, content, line):
-    assert f'run.yml, line {line}: not valid YAML: ' in message(write('run.yml', content))
+    assert f'run.yml, line {line}: not valid YAML: ' in told(load, write('run.yml', content))
 
 
 @pytest.mark.parametrize(
     'content', ['name: 2024-13-45', 'scale: !!int two', 'scale: !!bool two', 'scale: !!timestamp two', '[' * 1500]
 )
 def test_yaml_that_pyyaml_itself_stumbles_over(write, content):
-    assert 'run.yml: cannot be read as an options file: ' in message(write('run.yml', content))
+    assert 'run.yml: cannot be read as an options file: ' in told(load, write('run.yml', content))
 
 
 @pytest.mark.parametrize(('content', 'kind'), [('', 'empty'), ('- 1', 'a list'), ('text', 'a str')])
 def test_file_must_be_a_mapping(write, content, kind):
-    assert message(write('run.yml', content)).endswith(f'must be a mapping of keys, this one is {kind}')
+    assert told(load, write('run.yml', content)).endswith(f'must be a mapping of keys, this one is {kind}')
 
 
 def test_unreadable_files_are_named(write, tmp_path):
-    assert 'gone.yml: cannot be read as an options file: No such file' in message(tmp_path / 'gone.yml')
-    assert f'{tmp_path}: cannot be read as an options file: Is a directory' in message(tmp_path)
+    assert 'gone.yml: cannot be read as an options file: No such file' in told(load, tmp_path / 'gone.yml')
+    assert f'{tmp_path}: cannot be read as an options file: Is a directory' in told(load, tmp_path)
     Path('binary.yml').write_bytes(b'name: \xff\xfe')
-    assert "binary.yml: cannot be read as an options file: 'utf-8' codec" in message('binary.yml')
+    assert "binary.yml: cannot be read as an options file: 'utf-8' codec" in told(load, 'binary.yml')
     Path('zero.yml').write_bytes(b'name: \x00')
-    assert 'zero.yml: cannot be read as an options file: ' in message('zero.yml')
+    assert 'zero.yml: cannot be read as an options file: ' in told(load, 'zero.yml')
 
 
 @pytest.mark.parametrize(
-    ('changes', 'told'),
+    ('changes', 'line'),
     [
         ({'trian': TRAIN}, "trian: unknown key (did you mean 'train'?)"),
         ({'train': {**TRAIN, 'totl_iter': 5}}, "train.totl_iter: unknown key (did you mean 'total_iter'?)"),
@@ -268,30 +261,30 @@ def test_unreadable_files_are_named(write, tmp_path):
         ({5: 6}, '5: keys should be strings, not 5'),
     ],
 )
-def test_faults_name_the_file_that_holds_them_and_the_key(write, changes, told):
+def test_faults_name_the_file_that_holds_them_and_the_key(write, changes, line):
     """Also when that file is a base: the one that has the key is named, and no other."""
-    assert message(write('run.yml', {**MINIMAL, **changes})).startswith(f'run.yml: {told}')
+    assert told(load, write('run.yml', {**MINIMAL, **changes})).startswith(f'run.yml: {line}')
     write('other.yml', {'logger': {'print_freq': 7}})
     top = {'base': ['other.yml', 'run.yml'], 'model_type': 'SRModel'}
-    assert message(write('top.yml', top)).startswith(f'run.yml: {told}')
+    assert told(load, write('top.yml', top)).startswith(f'run.yml: {line}')
 
 
 def test_unknown_key_is_told_before_the_missing_one_that_it_was_meant_for(write):
     train = {key: value for key, value in TRAIN.items() if key != 'total_iter'}
-    text = message(write('run.yml', {**MINIMAL, 'train': {**train, 'totl_iter': 5}}))
+    text = told(load, write('run.yml', {**MINIMAL, 'train': {**train, 'totl_iter': 5}}))
     assert text == "run.yml: train.totl_iter: unknown key (did you mean 'total_iter'?)"
 
 
 def test_file_of_a_fault_is_the_last_that_set_the_key(write):
     write('base.yml', {**MINIMAL, 'logger': {'print_freq': 5}})
-    assert message(write('run.yml', {'base': 'base.yml', 'logger': {'print_freq': 0}})).startswith('run.yml: ')
+    assert told(load, write('run.yml', {'base': 'base.yml', 'logger': {'print_freq': 0}})).startswith('run.yml: ')
     write('base.yml', {**MINIMAL, 'logger': {'print_freq': 0}})
-    assert message(write('run.yml', {'base': 'base.yml', 'logger': {'keep_states': 1}})).startswith('base.yml: ')
+    assert told(load, write('run.yml', {'base': 'base.yml', 'logger': {'keep_states': 1}})).startswith('base.yml: ')
 
 
 @pytest.mark.parametrize('name', ['.', '..', '/tmp/x', 'a/b', '  ', '../x', 'a' * 201, 'nul\0'])
 def test_name_of_a_run_must_name_one_folder(write, name):
-    assert 'run.yml: name: must be fit to name a folder' in message(write('run.yml', {**MINIMAL, 'name': name}))
+    assert 'run.yml: name: must be fit to name a folder' in told(load, write('run.yml', {**MINIMAL, 'name': name}))
 
 
 # The command line
@@ -337,8 +330,8 @@ def test_override_may_be_null_and_change_a_type(write):
 def test_home_folder_where_none_belongs_is_what_a_shell_makes_of_a_tilde(write, key, monkeypatch):
     monkeypatch.setenv('HOME', '/home/me')
     text = f'{key}=/home/me'
-    told = f'--force_yml {text}: the shell has put your home folder in place of ~; write null'
-    assert message(write('run.yml', MINIMAL), [text]) == told
+    line = f'--force_yml {text}: the shell has put your home folder in place of ~; write null'
+    assert told(load, write('run.yml', MINIMAL), [text]) == line
     assert load('run.yml', ['path:experiments_root=/home/me']).path.experiments_root == '/home/me'
 
 
@@ -369,7 +362,7 @@ def test_override_value_is_any_json(keys, value):
 
 
 @pytest.mark.parametrize(
-    ('override', 'told'),
+    ('override', 'start'),
     [
         ('train:totl_iter=8', "--force_yml: train.totl_iter: unknown key (did you mean 'total_iter'?)"),
         ('trian:total_iter=8', "--force_yml: trian: unknown key (did you mean 'train'?)"),
@@ -386,9 +379,9 @@ def test_override_value_is_any_json(keys, value):
         ('name=2024-13-45', '--force_yml name=2024-13-45: the value is not valid YAML'),
     ],
 )
-def test_faults_of_overrides_name_the_option(write, override, told):
+def test_faults_of_overrides_name_the_option(write, override, start):
     path = write('run.yml', {**MINIMAL, 'train': TRAIN})
-    assert message(path, [override]).startswith(told)
+    assert told(load, path, [override]).startswith(start)
 
 
 # Nothing is executed
@@ -406,9 +399,9 @@ def test_faults_of_overrides_name_the_option(write, override, told):
     ],
 )
 def test_tags_of_python_objects_are_refused(write, tmp_path, value):
-    told = message(write('run.yml', f'{yaml.safe_dump(MINIMAL)}logger: {value}\n'))
-    assert 'could not determine a constructor for the tag' in told
-    assert 'the value is not valid YAML' in message(write('plain.yml', MINIMAL), [f'logger={value}'])
+    line = told(load, write('run.yml', f'{yaml.safe_dump(MINIMAL)}logger: {value}\n'))
+    assert 'could not determine a constructor for the tag' in line
+    assert 'the value is not valid YAML' in told(load, write('plain.yml', MINIMAL), [f'logger={value}'])
     assert not (tmp_path / 'executed').exists()
 
 
@@ -419,7 +412,7 @@ def test_values_that_look_like_code_are_texts(write, tmp_path, code):
     value = overridden(write, f"network_g:rgb_mean='{code}'").network_g.arguments()['rgb_mean']
     assert value == code
     overridden(write, f'network_g:rgb_mean={code.replace(", ", "; ")}')
-    assert '--force_yml' in message('run.yml', [f'{code}=1'])
+    assert '--force_yml' in told(load, 'run.yml', [f'{code}=1'])
     assert not (tmp_path / 'executed').exists()
 
 

@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+from helpers import messages
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -43,15 +45,7 @@ def open_set(pairs) -> Callable[..., PairedDataset]:
 @pytest.fixture
 def told(open_set) -> Callable[..., str]:
     """``told(key=value, ...)``: what opening the set so raises."""
-
-    def told(**options: Any) -> str:
-        with pytest.raises(UserError) as caught:
-            open_set(**options)
-        text = str(caught.value)
-        assert len(text.splitlines()) == 1
-        return text
-
-    return told
+    return partial(messages.told, open_set)
 
 
 def samples(dataset: Any, order: list[int], seed: int = 3) -> list[dict[str, Any]]:

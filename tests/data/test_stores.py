@@ -7,7 +7,6 @@ import shutil
 import struct
 import threading
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+from helpers.messages import told
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -37,14 +37,6 @@ def encoded(image: np.ndarray, extension: str) -> bytes:
     done, content = cv2.imencode(extension, image)
     assert done
     return content.tobytes()
-
-
-def told(call: Callable[..., object], *args: object) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args)
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    return text
 
 
 def write(folder: Path, *names: str, image: np.ndarray | None = None) -> FolderStore:

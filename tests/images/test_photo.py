@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.messages import told
 from PIL import Image, ImageOps
 
-from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.photo import find_photos, read_photo
 from basicsr_clsd.prepare.checks.images import stored_form
 
@@ -27,13 +27,10 @@ def written(path: Path, image: np.ndarray) -> Path:
     return path
 
 
-def told(path: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        read_photo(path)
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    assert text.startswith(f'{path}: ')
-    return text.removeprefix(f'{path}: ')
+def told_of(path: Path) -> str:
+    line = told(read_photo, path)
+    assert line.startswith(f'{path}: ')
+    return line.removeprefix(f'{path}: ')
 
 
 def over_white(colours: np.ndarray, alpha: np.ndarray, white: int) -> np.ndarray:
@@ -206,17 +203,17 @@ def test_the_first_of_several_frames_is_told(tmp_path, extension):
 def test_what_cannot_be_used_is_told(tmp_path):
     float_image = np.ones((8, 8, 3), np.float32)
     for extension in ('tif', 'hdr'):
-        assert 'float32; convert it to 8 or 16 bits' in told(written(tmp_path / f'a.{extension}', float_image))
+        assert 'float32; convert it to 8 or 16 bits' in told_of(written(tmp_path / f'a.{extension}', float_image))
     (tmp_path / 'a.DNG').write_bytes((tmp_path / 'a.tif').read_bytes())
-    assert told(tmp_path / 'a.DNG') == "a camera's raw file; convert it to PNG, TIFF or JPEG first"
+    assert told_of(tmp_path / 'a.DNG') == "a camera's raw file; convert it to PNG, TIFF or JPEG first"
     for extension in ('png', 'jpg', 'webp', 'bmp'):
         path = written(tmp_path / f'b.{extension}', noise(3, height=64, width=64))
         path.write_bytes(path.read_bytes()[:-300])
-        assert 'truncated' in told(path)
+        assert 'truncated' in told_of(path)
     (tmp_path / 'c.heic').write_bytes(b'\0\0\0\x18ftypheic')
     (tmp_path / 'd.png').write_bytes(b'')
     (tmp_path / 'e.png').mkdir()
-    assert 'not an image that can be decoded' in told(tmp_path / 'c.heic')
-    assert 'not an image that can be decoded' in told(tmp_path / 'd.png')
-    assert told(tmp_path / 'e.png') == 'cannot be read: Is a directory'
-    assert told(tmp_path / 'f.png') == 'cannot be read: No such file or directory'
+    assert 'not an image that can be decoded' in told_of(tmp_path / 'c.heic')
+    assert 'not an image that can be decoded' in told_of(tmp_path / 'd.png')
+    assert told_of(tmp_path / 'e.png') == 'cannot be read: Is a directory'
+    assert told_of(tmp_path / 'f.png') == 'cannot be read: No such file or directory'

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+from helpers.messages import told
 
 from basicsr_clsd import cli
 from basicsr_clsd.data import lmdb as lmdb_store
 from basicsr_clsd.data.stores import FolderStore, open_store
-from basicsr_clsd.errors import UserError
 from basicsr_clsd.prepare import lmdb_build
 from basicsr_clsd.prepare.lmdb_build import build_png_lmdb, build_raw_lmdb
 
@@ -46,14 +46,6 @@ def target(tmp_path) -> Path:
 
 def write(path: Path, image: np.ndarray) -> None:
     path.write_bytes(cv2.imencode('.png', image.astype(np.uint8))[1].tobytes())
-
-
-def told(call: Callable[..., object], *args: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args)
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    return text
 
 
 def assert_holds(target: Path, source: FolderStore, names: list[str]) -> None:
