@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from basicsr_clsd import registry
 from basicsr_clsd.errors import UserError, first_line
 from basicsr_clsd.inference.torch_network import TorchNetwork
+from basicsr_clsd.networks.check import first_output
 
 OPSET = 20
 INPUT, OUTPUT = 'lq', 'sr'
@@ -84,8 +85,7 @@ class _Upscaling(nn.Module):
 
     def forward(self, lq: Tensor) -> Tensor:
         """Upscale (N, C, h, w)."""
-        output = self.network(lq)
-        return output[0] if isinstance(output, tuple) else output
+        return first_output(self.network(lq))
 
 
 def check(model: Any, network: TorchNetwork, tolerance: float) -> float:

@@ -13,7 +13,8 @@ from basicsr_clsd.archs.windows import whole_windows, window_of
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.inference.network import OUTPUT_TILE
 from basicsr_clsd.inference.tiles import upscale_in_tiles
-from basicsr_clsd.networks.check import channels_taken, check_output, placed, trial_image
+from basicsr_clsd.networks.check import TRIAL_SIDE, channels_taken, check_output, first_output, placed, trial_image
+from basicsr_clsd.networks.fused import FusedConv2d, add_convolved, convolve_relu, fused
 from basicsr_clsd.networks.precision import autocast, keep_ends_fp32
 from basicsr_clsd.runtime.memory import return_freed_memory
 
@@ -56,6 +57,7 @@ class TorchNetwork:
         module = student_of(module)
         self.parameters = sum(value.numel() for value in module.parameters())
         self.module = placed(module.eval().requires_grad_(False), device, torch.channels_last)
+        self._running = self.module
         self.window = window_of(module)
         staged = isinstance(module, EDSR)
         self.receptive_field = edsr_receptive_field(module) if staged else None
@@ -65,15 +67,18 @@ class TorchNetwork:
             if channels is not None:
                 check_output(self.upscale, trial_image(channels), scale, where)
             self.channels = channels or channels_taken(self.upscale, scale, where)
+        side = max(TRIAL_SIDE, self.window)
+        draw = torch.Generator().manual_seed(0)
+        self._running = fused(self.module, precision, torch.rand(1, self.channels, side, side, generator=draw))
 
     @torch.no_grad()
     def upscale(self, lq: Tensor) -> Tensor:
         """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), float32, unclipped, on the CPU."""
         with autocast(self.device, self.precision):
-            if isinstance(self.module, EDSR):
+            if isinstance(self._running, EDSR):
                 lq = lq.to(self.device, memory_format=torch.channels_last)
-                return upscale_in_stages(self.module, lq, self.scale).cpu()
-            return _upscale(self.module, lq.to(self.device), self.window, self.scale).float().cpu()
+                return upscale_in_stages(self._running, lq, self.scale).cpu()
+            return _upscale(self._running, lq.to(self.device), self.window, self.scale).float().cpu()
 
     def macs(self, shape: tuple[int, ...]) -> int | None:
         """Multiply-accumulates of convolutions and matrix products for an input of this shape; None: not known.
@@ -95,8 +100,7 @@ class TorchNetwork:
 
 
 def _upscale(module: nn.Module, lq: Tensor, window: int, scale: int) -> Tensor:
-    output = module(whole_windows(lq, window))
-    sr = output[0] if isinstance(output, tuple) else output
+    sr = first_output(module(whole_windows(lq, window)))
     return sr[..., : lq.shape[2] * scale, : lq.shape[3] * scale]
 
 
@@ -120,9 +124,11 @@ def upscale_in_stages(network: EDSR, lq: Tensor, scale: int) -> Tensor:
         (N, 3, h·s, w·s); that of ``network`` up to the rounding of another shape of convolution.
     """
     mean = network.mean.to(lq)
-    first = network.conv_first((lq - mean) * network.img_range)
-    feature = network.conv_after_body(_body(network, first.clone())).add_(first)
-    del first
+    last: Any = network.conv_after_body
+    feature = network.conv_first((lq - mean) * network.img_range)
+    if isinstance(last, FusedConv2d):
+        feature = feature.to(last.dtype)
+    feature = add_convolved(feature, last, _body(network, feature.clone()))
     return_freed_memory()  # the upsampler's blocks, of other sizes, would come on top of the trunk's
 
     def tail(part: Tensor) -> Tensor:
@@ -135,5 +141,5 @@ def _body(network: EDSR, feature: Tensor) -> Tensor:
     """The residual blocks' output, in the place of their input; the bits are those of ``network.body``."""
     blocks: list[Any] = list(network.body)
     for block in blocks:
-        feature.add_(block.conv2(block.relu(block.conv1(feature))).mul_(block.res_scale))
+        add_convolved(feature, block.conv2, convolve_relu(block.conv1, feature), block.res_scale)
     return feature

@@ -29,6 +29,11 @@ def trial_image(channels: int) -> Tensor:
     return torch.zeros(1, channels, TRIAL_SIDE, TRIAL_SIDE)
 
 
+def first_output(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The upscaled image of a network that may have more outputs."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 def channels_taken(upscale: Callable[[Tensor], Tensor], scale: int, where: str) -> int:
     """Channels of the images that a network upscales: 3 (RGB) if it can, else 1 (luma).
 

@@ -54,7 +54,7 @@ def keep_ends_fp32(network: nn.Module) -> Iterator[None]:
             handle.remove()
     for module in (called[0], called[-1]) if called else ():
         if type(module) in FULL_PRECISION:
-            _replace(network, module, _in_full_precision(module))
+            replace(network, module, _in_full_precision(module))
 
 
 def _in_full_precision(module: nn.Module) -> nn.Module:
@@ -65,7 +65,8 @@ def _in_full_precision(module: nn.Module) -> nn.Module:
     return made
 
 
-def _replace(network: nn.Module, module: nn.Module, by: nn.Module) -> None:
+def replace(network: nn.Module, module: nn.Module, by: nn.Module) -> None:
+    """Put another module in a module's place, wherever the network has it."""
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):
             if child is module:
