@@ -8,11 +8,16 @@ from basicsr_clsd.runtime.files import read_text
 
 # Its options files name these lists by this folder of its repository, which its package on PyPI lacks.
 OF_BASICSR = ('basicsr', 'data', 'meta_info')
-ALL_OF_A_SET = 'meta_info_DIV2K800sub_GT.txt'  # names every sub-image of DIV2K's training images
+# Names every sub-image of DIV2K's training images, of 480 pixels with a step of 240.
+ALL_OF_A_SET, ALL = 'meta_info_DIV2K800sub_GT.txt', 32_592
 
 
-def names_in(file: str) -> list[str] | None:
+def names_in(file: str, there: int) -> list[str] | None:
     """Names of images: the first column of each line; None for all images of the folder.
+
+    Args:
+        file: The text file.
+        there: How many images the folder has, for the log.
 
     Raises:
         UserError: The file cannot be read or names nothing.
@@ -21,7 +26,8 @@ def names_in(file: str) -> list[str] | None:
     absent = not path.exists() and path.parts[-4:-1] == OF_BASICSR
     if absent and path.name == ALL_OF_A_SET:
         logging.getLogger('basicsr').warning(
-            f"meta_info_file: {file}: BasicSR's package lacks it; as it names every sub-image, all images are used"
+            f"meta_info_file: {file}: BasicSR's package lacks it; it names all {ALL:,} sub-images of DIV2K, so all "
+            f'{there:,} images are used'
         )
         return None
     if absent:

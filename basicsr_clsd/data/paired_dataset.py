@@ -155,7 +155,7 @@ class PairedDataset(Dataset):
     def _gt_names(self) -> list[str]:
         names = self.gt.names()
         meta = self.opt.get('meta_info_file')
-        wanted = names_in(meta) if meta else None
+        wanted = names_in(meta, len(names)) if meta else None
         if wanted is not None:
             if isinstance(self.gt, LmdbStore):  # its keys have no extension
                 wanted = [stem(name) for name in wanted]

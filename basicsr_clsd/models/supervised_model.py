@@ -1,5 +1,6 @@
 """A network trained against ground truth."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
@@ -7,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from basicsr.models.base_model import BaseModel
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -52,7 +54,10 @@ class SupervisedModel(BaseModel):
 
     def __init__(self, opt: Options | Mapping[str, Any]) -> None:
         if not isinstance(opt, Options) and 'is_train' in opt:  # which BasicSR's own pipelines add
-            raise UserError(f"{type(self).__name__} trains by basicsr_clsd/train.py, not by BasicSR's train_pipeline")
+            # They would show a traceback of any exception but this one.
+            name = type(self).__name__
+            get_root_logger().error(f"{name} trains by basicsr_clsd/train.py, not by BasicSR's train_pipeline")
+            sys.exit(2)
         self.options = opt if isinstance(opt, Options) else Options.model_validate(opt)
         options = self.options
         gpu = uses_gpu(options.num_gpu)

@@ -353,7 +353,8 @@ def test_lists_that_basicsr_does_not_come_with(pairs, open_set, told, tmp_path, 
     with caplog.at_level('WARNING', 'basicsr'):
         assert len(open_set(meta_info_file=f'{folder}/meta_info_DIV2K800sub_GT.txt')) == 4
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith(f'meta_info_file: {folder}/meta_info_DIV2K800sub_GT.txt: ') and line.endswith('are used')
+    assert line.startswith(f'meta_info_file: {folder}/meta_info_DIV2K800sub_GT.txt: ')
+    assert '32,592' in line and line.endswith('all 4 images are used')
     other = f'{folder}/meta_info_REDS_GT.txt'
     assert told(meta_info_file=other).startswith(f"{other}: no such file: BasicSR's package lacks it; copy it")
     (tmp_path / folder).mkdir(parents=True)

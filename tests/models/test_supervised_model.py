@@ -1,11 +1,13 @@
 import copy
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from basicsr.archs.edsr_arch import EDSR
-from basicsr.models import build_model
 from basicsr.models.sr_model import SRModel
 
 from basicsr_clsd.errors import UserError
@@ -233,8 +235,29 @@ def test_optimizer_arguments_are_told_in_one_line(make_model):
 
 
 @pytest.mark.parametrize('name', ['CLSDModel', 'KDModel', 'SupervisedModel'])
-def test_basicsr_own_pipeline_ends_in_one_clear_line(name):
-    """It builds whatever is registered, by options that have keys of its own."""
-    options = {'model_type': name, 'name': 'theirs', 'scale': 2, 'is_train': True, 'dist': False, 'root_path': '.'}
-    with pytest.raises(UserError, match=f"^{name} trains by basicsr_clsd/train.py, not by BasicSR's train_pipeline$"):
-        build_model(options)
+def test_basicsr_own_pipeline_ends_in_one_clear_line(name, make_images, tmp_path):
+    images = str(make_images(tmp_path / 'images'))
+    data = {'name': 'T', 'type': 'PairedImageDataset', 'dataroot_gt': images, 'dataroot_lq': images, 'gt_size': 8}
+    loading = {'use_shuffle': False, 'num_worker_per_gpu': 0, 'batch_size_per_gpu': 1, 'io_backend': {'type': 'disk'}}
+    options = {
+        'name': 'theirs',
+        'model_type': name,
+        'scale': 1,
+        'num_gpu': 0,
+        'manual_seed': 0,
+        'datasets': {'train': {**data, **loading}},
+        'network_g': {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3},
+        'path': {},
+        'train': {'total_iter': 1},
+        'logger': {'use_tb_logger': False},
+    }
+    (tmp_path / 'theirs.yml').write_text(yaml.safe_dump(options), encoding='utf-8')
+    (tmp_path / 'theirs.py').write_text(
+        'import sys, basicsr_clsd.models\nfrom basicsr.train import train_pipeline\ntrain_pipeline(sys.argv.pop())\n'
+    )
+    command = [sys.executable, 'theirs.py', '-opt', 'theirs.yml', str(tmp_path)]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2, ended.stderr
+    line = f"ERROR: {name} trains by basicsr_clsd/train.py, not by BasicSR's train_pipeline"
+    assert ended.stderr.splitlines()[-1].endswith(line)
+    assert 'Traceback' not in ended.stderr
