@@ -72,11 +72,9 @@ class ConsoleHandler(logging.Handler):
 def processes(arguments: argparse.Namespace, options: 'Options', console: Console) -> Iterator['Processes']:
     """Join the other processes of the run; one of them speaks."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
-    import torch  # noqa: PLC0415
+    from basicsr_clsd.runtime import device, distributed  # noqa: PLC0415
 
-    from basicsr_clsd.runtime import distributed  # noqa: PLC0415
-
-    gpu = torch.cuda.is_available() and options.num_gpu != 0
+    gpu = device.training_device(options.num_gpu).type != 'cpu'
     with distributed.processes(arguments.launcher, options.dist_params.timeout, gpu) as joined:
         set_up_console(console, joined.main)
         try:

@@ -117,10 +117,11 @@ class TrainingProgress:
         console: The bar appears only if it is a terminal; None: nothing is shown.
         first: Iterations done before this session.
         total: Iterations in all.
+        device: Where it trains, for its memory.
     """
 
-    def __init__(self, console: Console | None, first: int, total: int) -> None:
-        self.first, self.total = first, total
+    def __init__(self, console: Console | None, first: int, total: int, device: torch.device) -> None:
+        self.first, self.total, self.device = first, total, device
         self.started = time.monotonic()
         self.validation = ''
         self._terms = self._speed = ''
@@ -176,7 +177,7 @@ class TrainingProgress:
             values=values,
             it_per_s=count / seconds,
             data_wait=waited / seconds,
-            memory_gib=peak_memory() / 2**30,
+            memory_gib=peak_memory(self.device) / 2**30,
         )
         terms = [f'{k} {v:.2f}' for k, v in values.items() if k.startswith('L_') and k != 'L_total']
         self._terms, self._speed = ' '.join(terms), f'{row.it_per_s:.3g} it/s'

@@ -132,7 +132,7 @@ class Trainer:
             with (
                 closing(self._iterations()) as iterations,
                 Signals() as signals,
-                TrainingProgress(console, self.iteration, self.train.total_iter) as bar,
+                TrainingProgress(console, self.iteration, self.train.total_iter, self.model.device) as bar,
             ):
                 while (batches := self._next(iterations)) is not None:
                     self._iterate(batches, bar)

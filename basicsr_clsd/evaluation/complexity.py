@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from basicsr_clsd.runtime.device import device_name
 from basicsr_clsd.runtime.memory import PeakMemory
 
 WIDTH, HEIGHT = 1280, 720
@@ -43,10 +44,10 @@ def lr_shape(scale: int, channels: int = 3) -> tuple[int, int, int, int]:
     return 1, channels, -(-HEIGHT // scale), -(-WIDTH // scale)
 
 
-def device_name(device: torch.device) -> str:
-    """A device in words, with the number of threads of a CPU."""
-    if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
+def device_in_words(device: torch.device) -> str:
+    """A device, with the number of threads of a CPU."""
+    if device.type != 'cpu':
+        return device_name(device)
     threads = torch.get_num_threads()
     return f'CPU, {threads} thread{"s" * (threads > 1)}'
 

@@ -10,7 +10,7 @@ from basicsr_clsd.config import Options
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import FileName, TestedNetwork
 from basicsr_clsd.errors import FAULTS, UserError, first_line, out_of_memory
-from basicsr_clsd.evaluation.complexity import Complexity, device_name, lr_shape, measure_cost
+from basicsr_clsd.evaluation.complexity import Complexity, device_in_words, lr_shape, measure_cost
 from basicsr_clsd.evaluation.results import BICUBIC, NetworkFacts, Note, Run
 from basicsr_clsd.inference.loader import load
 from basicsr_clsd.inference.network import Network
@@ -65,7 +65,7 @@ class EvaluatedModel:
         if latency:
             scale = self.tiles.scale
             complexity.latency_size = f'{self._shape[3] * scale}x{self._shape[2] * scale}'
-            complexity.latency_device = device_name(self.network.device)
+            complexity.latency_device = device_in_words(self.network.device)
             try:
                 cost = measure_cost(self.tiles.upscale, self._shape, self.network.device)
                 complexity.latency_s, complexity.peak_bytes = cost

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from basicsr_clsd import registry
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.load import load as load_options
@@ -16,6 +14,7 @@ from basicsr_clsd.inference.torch_network import TorchNetwork
 from basicsr_clsd.networks.origin import KEYS, network_of
 from basicsr_clsd.networks.weights import WeightsFile, load_weights
 from basicsr_clsd.networks.zoo import ONNX, SUFFIXES, model_file
+from basicsr_clsd.runtime.device import inference_device
 
 
 def load(  # noqa: PLR0913
@@ -62,7 +61,7 @@ def load(  # noqa: PLR0913
     line = load_weights(module, file, keys, strict, option)
     if not strict:
         logging.getLogger('basicsr').warning(line)
-    device = torch.device('cuda' if gpu and torch.cuda.is_available() else 'cpu')
+    device = inference_device(gpu)
     return TorchNetwork(module, section, scale, channels=channels, precision=precision, device=device)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from basicsr_clsd.errors import out_of_memory
 from basicsr_clsd.inference.network import Network, Upscale
 from basicsr_clsd.inference.transforms import BICUBIC_FIELD, Alpha, for_any_channels, self_ensemble
+from basicsr_clsd.runtime.device import release_memory
 
 Cut = Callable[[slice, slice], Tensor]  # rows and columns of an image to that part of it, (N, C, h, w)
 
@@ -198,8 +199,7 @@ class Tiles:
             if not out_of_memory(error):
                 raise
         # Only here the error, and with it all that its frames held, is gone.
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        release_memory()
         return None
 
     def found_overlap(self, channels: int) -> int:

@@ -84,7 +84,7 @@ class Stepper:
         if self.scaler is not None:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        elif self.device.type == 'cuda' and self.optimizer.defaults.get('fused'):
+        elif self.device.type != 'cpu' and self.optimizer.defaults.get('fused'):
             self.optimizer.found_inf = (~done).float()  # pyright: ignore[reportAttributeAccessIssue]  (as GradScaler)
             self.optimizer.step()
         elif bool(done):

@@ -26,8 +26,8 @@ from basicsr_clsd.models.stepper import Stepper, build_optimizer, trunk_gradient
 from basicsr_clsd.networks.check import channels_of, check_output, placed, trial_image
 from basicsr_clsd.networks.precision import keep_ends_fp32
 from basicsr_clsd.networks.weights import load_weights
+from basicsr_clsd.runtime.device import training_device
 from basicsr_clsd.runtime.distributed import averaging
-from basicsr_clsd.runtime.hardware import uses_gpu
 
 STUDENT = 'student'  # what the idle parts of a network hold where no term is of the student's output
 PERCEPTUAL = ('L_percep', 'L_style')
@@ -60,8 +60,8 @@ class SupervisedModel(BaseModel):
             sys.exit(2)
         self.options = opt if isinstance(opt, Options) else Options.model_validate(opt)
         options = self.options
-        gpu = uses_gpu(options.num_gpu)
-        super().__init__({'num_gpu': int(gpu), 'is_train': options.train is not None, 'dist': False})
+        super().__init__({'num_gpu': 0, 'is_train': options.train is not None, 'dist': False})
+        self.device = training_device(options.num_gpu)
         self.loaded: list[str] = []  # what was loaded from which file, for the log
         self.net_g = self._build_network()
         self.net_g_ema: nn.Module | None = None
@@ -190,7 +190,7 @@ class SupervisedModel(BaseModel):
         assert train is not None
         done = self.log_dict['done'] = self.stepper.step()
         # A GPU is not waited for: after a skipped step the average draws near weights that have not changed.
-        if self.net_g_ema is not None and (self.device.type == 'cuda' or bool(done)):
+        if self.net_g_ema is not None and (self.device.type != 'cpu' or bool(done)):
             steps = self.iteration - 1
             self.model_ema(min(train.ema_decay, (1 + steps) / (10 + steps)) if train.ema_warmup else train.ema_decay)
         if self.factors.gate is not None:

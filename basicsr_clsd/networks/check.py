@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import FAULTS, UserError, first_line
+from basicsr_clsd.runtime.device import unsupported
 
 TRIAL_SIDE = 32
 RGB, LUMA = 3, 1  # channels
@@ -68,9 +69,11 @@ def check_output(upscale: Callable[[Tensor], Tensor], image: Tensor, scale: int,
     channels, height, width = image.shape[1:]
     try:
         sr = upscale(image)
-    except torch.cuda.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:  # of other accelerators, too
         raise
     except FAULTS as error:
+        if text := unsupported(error):
+            raise UserError(text) from error
         raise UserError(f'{where} cannot upscale {channels} channels: {first_line(error)}') from error
     if sr.shape != (1, channels, height * scale, width * scale):
         size = ' x '.join(map(str, sr.shape[1:]))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from basicsr_clsd.runtime.device import device_name, training_device
+
 AMPERE = 8  # the first compute capability with bfloat16 in its tensor cores
 # Names of /proc/cpuinfo, and torch's functions that ask the processor itself, where the installed torch has them.
 BF16_FLAGS = {'amx_bf16': 'AMX', 'avx512_bf16': 'AVX512-BF16'}
@@ -12,14 +14,9 @@ BF16_PROBES = {'_is_amx_tile_supported': 'AMX', '_is_avx512_bf16_supported': 'AV
 CPUINFO = Path('/proc/cpuinfo')
 
 
-def uses_gpu(num_gpu: int | str) -> bool:
-    """Whether a run with this ``num_gpu`` computes on a GPU."""
-    return torch.cuda.is_available() if num_gpu == 'auto' else int(num_gpu) > 0
-
-
 def computes_bf16(num_gpu: int | str) -> bool:
     """Whether products of bfloat16 have instructions of their own on the GPU or the CPU that a run uses."""
-    if uses_gpu(num_gpu):
+    if training_device(num_gpu).type != 'cpu':
         return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= AMPERE
     return bool(cpu_bf16())
 
@@ -40,6 +37,6 @@ def cpu_bf16() -> list[str]:
 
 def processor(device: torch.device) -> str:
     """The GPU's name, or the kind of CPU with its extensions for bfloat16."""
-    if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
+    if device.type != 'cpu':
+        return device_name(device)
     return ', '.join([f'{platform.machine()} CPU', *cpu_bf16()])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from basicsr_clsd.runtime.device import module, release_memory
+
 # glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
 MIB = 2**20
@@ -38,10 +40,10 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def peak_memory() -> int:
-    """Bytes that this process has had at most: of its GPU, or of the machine where there is none."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated()
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process has had at most: of a GPU, or of the machine."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -61,12 +63,13 @@ class PeakMemory:
     """The most memory that is taken from now on: of a GPU, or of this process."""
 
     def __init__(self, device: torch.device) -> None:
-        self._gpu = device.type == 'cuda'
+        self._device = device
         self._before: int | None = None
-        if self._gpu:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-            self._before = torch.cuda.memory_allocated()
+        if device.type != 'cpu':
+            release_memory()
+            if hasattr(module(device), 'reset_peak_memory_stats'):  # not MPS
+                module(device).reset_peak_memory_stats()
+                self._before = module(device).memory_allocated()
             return
         return_freed_memory()  # what the C library has kept would be used again and not be seen
         with suppress(OSError, LookupError, ValueError, StopIteration):  # not Linux
@@ -77,6 +80,6 @@ class PeakMemory:
         """Since then; None where it is not known, as of another runtime's memory on a GPU."""
         if self._before is None:
             return None
-        if self._gpu:
-            return torch.cuda.max_memory_allocated() - self._before or None
+        if self._device.type != 'cpu':
+            return module(self._device).max_memory_allocated() - self._before or None
         return max(process_peak() - self._before, 0)
