@@ -17,6 +17,7 @@ _BATCH_DIMS = 4
 # too, as torch's CPU kernels add up its columns in plain fp32; those of a GPU add them up in a tree.
 _PIECE_BYTES = 8 * 2**20
 _PIECE_COLUMNS = 4096
+ALL = slice(None)
 _DEVICE_BYTES = 512 * 2**20  # of 2N x 2N x columns for every head, which the backward holds
 
 
@@ -90,12 +91,14 @@ class ContrastiveLoss(nn.Module):
         """Return ``loss_weight * sum_j L_CS^j``; arguments and errors as for :meth:`measure`."""
         return self.measure(sr, head_srs).loss
 
-    def measure(self, sr: Tensor, head_srs: Sequence[Tensor]) -> ContrastiveTerms:
+    def measure(self, sr: Tensor, head_srs: Sequence[Tensor], own: slice = ALL) -> ContrastiveTerms:
         """Compute the loss and, for the log, the distances it is made of.
 
         Args:
             sr: The student's output, (N, C, H, W) with N >= 2, in any range of values.
             head_srs: The outputs of the heads, each of the shape and range of ``sr``.
+            own: The images, from one to another, whose gradient is asked for; that of the others may be left at 0. Of
+                a batch that several processes share, each needs its own part.
 
         Returns:
             Scalars in fp32, or in fp64 if an input is: computed so under autocast and for fp16 and bf16 inputs too.
@@ -109,27 +112,28 @@ class ContrastiveLoss(nn.Module):
         with torch.autocast(sr.device.type, enabled=False):
             heads = torch.stack([head_sr.flatten(1).to(dtype) for head_sr in head_srs])
             student = (sr.detach() if self.detach_teacher else sr).flatten(1).to(dtype).expand_as(heads)
-            positive, negative = (found.to(dtype) for found in self._distances(student, heads))  # (T, N) both
+            positive, negative = (found.to(dtype) for found in self._distances(student, heads, own))
             ratio = positive / (negative + self.eps)
             loss = ratio.sum() if self.reduction == 'sum' else ratio.mean(1).sum()
             return ContrastiveTerms(self.loss_weight * loss, positive.detach().mean(), negative.detach().mean())
 
-    def _distances(self, student: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
+    def _distances(self, student: Tensor, heads: Tensor, own: slice) -> tuple[Tensor, Tensor]:
         """Return the distance to the positive and the summed distances to the negatives of each image, (T, N) both.
 
         Args:
             student: Flattened images (T, N, D), the same for every head.
             heads: The heads' images, (T, N, D).
+            own: See :meth:`measure`.
         """
         count = heads.shape[1]
-        positive, distances = self._between_images(student, heads)
+        positive, distances = self._between_images(student, heads, own)
         if 'global' in self.negatives:
             pairs = distances.sum((1, 2), keepdim=True)[..., 0] / 2  # each pair is there from both of its ends
             return positive, (pairs.detach() if self.detach_negatives else pairs).expand_as(positive)
         if self.detach_negatives:
-            from_student = self._between_images(student, heads.detach())[1][:, :count, count:]
-            to_student = self._between_images(heads, student.detach())[1][:, :count, count:]
-            between_heads = self._between_images(heads, heads.detach())[1][:, :count, count:]
+            from_student = self._between_images(student, heads.detach(), own)[1][:, :count, count:]
+            to_student = self._between_images(heads, student.detach(), own)[1][:, :count, count:]
+            between_heads = self._between_images(heads, heads.detach(), own)[1][:, :count, count:]
         else:
             from_student, to_student = distances[:, :count, count:], distances[:, count:, :count]
             between_heads = distances[:, count:, count:]
@@ -140,9 +144,9 @@ class ContrastiveLoss(nn.Module):
         }
         return positive, torch.stack([chosen[name] for name in self.negatives]).sum((0, 3))
 
-    def _between_images(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    def _between_images(self, first: Tensor, second: Tensor, own: slice) -> tuple[Tensor, Tensor]:
         """Return d(first_i, second_i), (T, N), and all distances, (T, 2N, 2N), with 0 between versions of one image."""
-        positive, distances = _DISTANCES[self.distance](first, second)
+        positive, distances = _DISTANCES[self.distance](first, second, own)
         same = torch.eye(first.shape[1], dtype=torch.bool, device=first.device).repeat(2, 2)
         return positive, distances.masked_fill(same, 0)
 
@@ -156,8 +160,9 @@ class _MeanL1OnCPU(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, first: Tensor, second: Tensor, own: slice) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(first, second)
+        ctx.own = own
         size, count = first.shape[1], 2 * len(first)
         paired, pairs = [], []
         for columns in _pieces(first):
@@ -173,22 +178,24 @@ class _MeanL1OnCPU(torch.autograd.Function):
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, of_paired: Tensor, of_distances: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor | None, Tensor | None, None]:
         first, second = ctx.saved_tensors
         size, count = first.shape[1], len(first)
         of_distances = ((of_distances + of_distances.T) / size).contiguous()  # a pair's distance is there twice
         of_paired = of_paired[:, None] / size
-        grads = [torch.empty_like(first) if needed else None for needed in ctx.needs_input_grad]
+        grads = [torch.zeros_like(first) if needed else None for needed in ctx.needs_input_grad[:2]]
+        own = range(count)[ctx.own]
         for columns in _pieces(first):
             rows = torch.cat((first[:, columns], second[:, columns]))
-            sign = (rows[:count] - rows[count:]).sign_()
-            for grad, these, side in ((grads[0], slice(count), 1), (grads[1], slice(count, None), -1)):
+            sign = (rows[:count] - rows[count:])[ctx.own].sign_()
+            for grad, start, side in ((grads[0], 0, 1), (grads[1], count, -1)):
                 if grad is not None:
+                    these = slice(start + own.start, start + own.stop)
                     weights = of_distances[these]
                     # The last argument is for the distances, which the gradient of an l1 norm has no use for.
-                    grad[:, columns] = torch.ops.aten._cdist_backward(weights, rows[these], rows, 1.0, weights)
-                    grad[:, columns].addcmul_(of_paired, sign, value=side)
-        return grads[0], grads[1]
+                    grad[ctx.own, columns] = torch.ops.aten._cdist_backward(weights, rows[these], rows, 1.0, weights)
+                    grad[ctx.own, columns].addcmul_(of_paired[ctx.own], sign, value=side)
+        return grads[0], grads[1], None
 
 
 def _pieces(images: Tensor) -> list[slice]:
@@ -206,9 +213,10 @@ class _MeanL1OnDevice(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, first: Tensor, second: Tensor, own: slice) -> tuple[Tensor, Tensor]:
         rows = torch.cat((first, second), 1)
         ctx.save_for_backward(rows)
+        ctx.own = own
         distances = torch.cdist(rows, rows, p=1) / rows.shape[2]
         count = first.shape[1]
         return distances[:, :count, count:].diagonal(dim1=1, dim2=2).clone(), distances
@@ -217,7 +225,7 @@ class _MeanL1OnDevice(torch.autograd.Function):
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, of_paired: Tensor, of_distances: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor | None, ...]:
         (rows,) = ctx.saved_tensors
         heads, both, size = rows.shape
         count = both // 2
@@ -225,32 +233,36 @@ class _MeanL1OnDevice(torch.autograd.Function):
         paired = torch.diag_embed(of_paired / size)
         weights[:, :count, count:] += paired
         weights[:, count:, :count] += paired
-        first, second = ctx.needs_input_grad
-        these = slice(0 if first else count, both if second else count)
-        weights = weights[:, these].contiguous()
+        own = range(count)[ctx.own]
+        starts = [start for start, needed in zip((0, count), ctx.needs_input_grad[:2], strict=True) if needed]
+        these = [slice(start + own.start, start + own.stop) for start in starts]
+        weights = torch.cat([weights[:, part] for part in these], 1)
         columns = max(1, _DEVICE_BYTES // (heads * weights.shape[1] * both * rows.element_size()))
         # The last argument is for the distances, which the gradient of an l1 norm has no use for.
         grad = torch.cat(
             [
-                torch.ops.aten._cdist_backward(weights, part[:, these].contiguous(), part.contiguous(), 1.0, weights)
-                for part in rows.split(columns, 2)
+                torch.ops.aten._cdist_backward(
+                    weights, torch.cat([piece[:, part] for part in these], 1), piece.contiguous(), 1.0, weights
+                )
+                for piece in rows.split(columns, 2)
             ],
             2,
         )
-        return grad[:, :count] if first else None, grad[:, -count:] if second else None
+        found = iter(F.pad(part, (0, 0, own.start, count - own.stop)) for part in grad.split(len(own), 1))
+        return *(next(found) if needed else None for needed in ctx.needs_input_grad[:2]), None
 
 
-def _mean_l1(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_l1(first: Tensor, second: Tensor, own: slice) -> tuple[Tensor, Tensor]:
     """The l1 distances of images (T, N, D): head by head in pieces for a CPU's cache, at once on other devices."""
     if first.device.type != 'cpu':
-        found: tuple[Tensor, Tensor] = _MeanL1OnDevice.apply(first, second)  # pyright: ignore[reportAssignmentType]
+        found: tuple[Tensor, Tensor] = _MeanL1OnDevice.apply(first, second, own)  # pyright: ignore[reportAssignmentType]
         return found
-    distances = [_MeanL1OnCPU.apply(*pair) for pair in zip(first, second, strict=True)]
+    distances = [_MeanL1OnCPU.apply(*pair, own) for pair in zip(first, second, strict=True)]
     paired, among = (torch.stack(parts) for parts in zip(*distances, strict=True))
     return paired, among
 
 
-def _cosine(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def _cosine(first: Tensor, second: Tensor, own: slice) -> tuple[Tensor, Tensor]:
     """1 - cos, with the interface of _mean_l1.
 
     In fp64: similar images have a cosine so near 1 that 1 - cos would keep few digits of an fp32 one.

@@ -16,7 +16,7 @@ from basicsr_clsd.models.hints import HintedNetwork
 from basicsr_clsd.models.schedule import Gate
 from basicsr_clsd.models.supervised_model import SupervisedModel
 from basicsr_clsd.networks.check import channels_of, trial_image
-from basicsr_clsd.runtime.distributed import gather_batch
+from basicsr_clsd.runtime.distributed import gather_batches, own_rows
 
 HINT = 'L_H'
 HEAD_TERMS = ('L_ASR', 'L_SD', 'L_CS', HINT)
@@ -97,7 +97,8 @@ class CLSDModel(SupervisedModel):
             terms['L_SD'] = torch.stack([self.self_distill_loss(head, target) for head in heads]).mean()
         if self.contrastive_loss is not None and self.factors.active('L_CS'):
             # The negatives of an image are those of the whole batch, whatever the number of processes.
-            contrastive = self.contrastive_loss.measure(gather_batch(student), [gather_batch(head) for head in heads])
+            student, *heads = gather_batches([student, *heads])
+            contrastive = self.contrastive_loss.measure(student, heads, own_rows(len(sr)))
             terms['L_CS'] = contrastive.loss
             measures = {'d_pos': contrastive.positive, 'd_neg': contrastive.negative}
         if hint is not None:

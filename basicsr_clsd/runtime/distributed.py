@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -137,38 +137,45 @@ def _watch(store: dist.Store, ended: threading.Event) -> None:
         return
 
 
-class _GatherBatch(torch.autograd.Function):
+class _GatherBatches(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, batch: Tensor) -> Tensor:
-        ctx.rank, ctx.world, ctx.size = dist.get_rank(), dist.get_world_size(), len(batch)
-        batch = batch.contiguous()
-        parts = [torch.empty_like(batch) for _ in range(ctx.world)]
-        dist.all_gather(parts, batch)
-        return torch.cat(parts)
+    def forward(ctx: Any, *batches: Tensor) -> tuple[Tensor, ...]:
+        ctx.world, ctx.own = dist.get_world_size(), own_rows(len(batches[0]))
+        ctx.set_materialize_grads(False)
+        stacked = torch.stack(batches)
+        parts = stacked.new_empty(ctx.world, *stacked.shape)
+        dist.all_gather(list(parts.unbind()), stacked)
+        return tuple(part.flatten(0, 1) for part in parts.unbind(1))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         # Every process computes one and the same loss of the whole batch, so the sum of their gradients, which the
         # reverse of a gather would ask all processes for, is `world` times this one's. DistributedDataParallel's mean
         # over processes takes the factor out again.
-        return gradients[0].narrow(0, ctx.rank * ctx.size, ctx.size) * ctx.world
+        return tuple(None if gradient is None else gradient[ctx.own] * ctx.world for gradient in gradients)
 
 
-def gather_batch(batch: Tensor) -> Tensor:
-    """Join the batches of all processes, in the order of their ranks, with gradient.
+def own_rows(size: int) -> slice:
+    """Where a batch of this process is among those of all, joined: ``size`` rows; all rows without a process group."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    return slice(rank * size, (rank + 1) * size)
 
-    For a loss that every process computes alike on the joined batch, under ``DistributedDataParallel``: its gradient is
-    then that of one process with the whole batch.
+
+def gather_batches(batches: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Join each of some batches with the same batch of all processes, in the order of their ranks, with gradient.
+
+    For a loss that every process computes alike on the joined batches, under ``DistributedDataParallel``: its gradient
+    is then that of one process with the whole batches. Only the gradient of :func:`own_rows` is used.
 
     Args:
-        batch: (N, ...), of one shape in all processes.
+        batches: (N, ...) each, of one shape and type in all processes.
 
     Returns:
-        (W·N, ...) for W processes; ``batch`` itself without a process group.
+        (W·N, ...) each, for W processes; ``batches`` itself without a process group.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return batch
-    gathered: Tensor = _GatherBatch.apply(batch)  # pyright: ignore[reportAssignmentType]
+        return batches
+    gathered: tuple[Tensor, ...] = _GatherBatches.apply(*batches)  # pyright: ignore[reportAssignmentType]
     return gathered
 
 

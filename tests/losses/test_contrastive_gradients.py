@@ -176,3 +176,22 @@ def test_fp32_gradients_agree_with_fp64_at_the_size_of_training(monkeypatch, on_
     pairs = zip(gradients(loss, sr, head_srs), gradients(expected, doubles[0], doubles[1:]), strict=True)
     for grad, exact in pairs:
         assert (grad - exact).abs().max() <= 1e-5 * exact.abs().max()
+
+
+@every_negatives
+@pytest.mark.parametrize('detach_negatives', [False, True])
+@pytest.mark.parametrize('on_device', [False, True])
+def test_own_images_have_their_whole_gradient_and_the_rest_costs_nothing(
+    monkeypatch, negatives, detach_negatives, on_device
+):
+    if on_device:
+        monkeypatch.setitem(contrastive_loss._DISTANCES, 'l1', contrastive_loss._MeanL1OnDevice.apply)
+    sr, head_srs = make_images(5)
+    loss = ContrastiveLoss(negatives=negatives, detach_teacher=False, detach_negatives=detach_negatives)
+    whole = gradients(loss(sr, head_srs), sr, head_srs)
+    for own in (slice(0, 2), slice(1, 3), slice(3, 5)):
+        part = loss.measure(sr, head_srs, own)
+        assert torch.equal(part.loss, loss(sr, head_srs))
+        for grad, expected in zip(gradients(part.loss, sr, head_srs), whole, strict=True):
+            torch.testing.assert_close(grad[own], expected[own], rtol=1e-12, atol=1e-15)
+            assert not grad[: own.start].any() and not grad[own.stop :].any()
