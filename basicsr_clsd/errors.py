@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 USER_MISTAKE = 2
 FAILURE = 1
+SIGNALLED = 128  # plus the number of the signal, as shells have it
 # What constructors and networks raise for arguments or images that they cannot have.
 FAULTS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 # The words of CUDA, of the CPU's allocators, of ONNX Runtime, and of oneDNN, which does not say why.
@@ -48,7 +49,7 @@ class StopRequested(Exception):  # noqa: N818  (nothing went wrong)
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(f'ended by {number.name} after saving; --auto_resume goes on from here')
-        self.exit_code = 128 + number
+        self.exit_code = SIGNALLED + number
 
 
 def exit_code(error: BaseException) -> int:

@@ -3,6 +3,8 @@
 import signal
 from types import FrameType, TracebackType
 
+from basicsr_clsd.errors import StopRequested
+
 
 class Signals:
     """Notes SIGINT and SIGTERM while the context lasts, instead of ending at once; a second SIGINT ends at once."""
@@ -21,6 +23,10 @@ class Signals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+
+    def request(self) -> StopRequested | None:
+        """What a signal has asked for, if one has come."""
+        return StopRequested(signal.Signals(self.number)) if self.number else None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.number == signal.SIGINT == number:

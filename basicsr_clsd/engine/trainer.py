@@ -2,7 +2,6 @@
 
 import logging
 import random
-import signal
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -31,8 +30,8 @@ from basicsr_clsd.engine.logging import Meter, TrainingProgress, add_log_file
 from basicsr_clsd.engine.records import validation_rows
 from basicsr_clsd.engine.signals import Signals
 from basicsr_clsd.engine.validation import Best, Results, Validator
-from basicsr_clsd.errors import NonFiniteLossError, StopRequested
-from basicsr_clsd.runtime.distributed import Processes
+from basicsr_clsd.errors import SIGNALLED, NonFiniteLossError, PeerError, StopRequested
+from basicsr_clsd.runtime.distributed import Answer, Processes
 from basicsr_clsd.runtime.files import save
 from basicsr_clsd.runtime.memory import keep_freed_memory
 
@@ -127,26 +126,28 @@ class Trainer:
                 add_log_file(self.experiment.log_file)
                 self.curves = self.experiment.curves(self.iteration)
         self._log_start()
+        console = self.console if self.processes.main else None
         try:
-            console = self.console if self.processes.main else None
             with (
                 closing(self._iterations()) as iterations,
                 Signals() as signals,
                 TrainingProgress(console, self.iteration, self.train.total_iter, self.model.device) as bar,
             ):
-                while (batches := self._next(iterations)) is not None:
+                batches, answer = self._next(iterations, signals)
+                self._heed(answer)
+                while batches is not None:
+                    # Asked before an iteration and heard after it, so that no process waits for an answer.
+                    following, answer = self._next(iterations, signals)
                     self._iterate(batches, bar)
-                    self._stop_if_asked(signals)
+                    self._heed(answer)
+                    batches = following
             self._save_weights('latest')
         finally:
             self.curves.close()
         self._log_end(time.monotonic() - started)
 
     def _iterations(self) -> Generator[list[Batch], None, None]:
-        """The micro-batches of each iteration; counts the time that the loop waits for them.
-
-        To be closed: the loader's processes end with the generator, and with nothing else (see ``leave_to_parent``).
-        """
+        """The micro-batches of each iteration, and the time waited for them; to be closed, for the loader to end."""
         batches: list[Batch] = []
         self.waited, asked = 0.0, time.monotonic()
         try:
@@ -160,10 +161,24 @@ class Trainer:
         except Exception as error:
             raise error.with_traceback(None) from None  # the traceback would keep the loader alive
 
-    def _next(self, iterations: Iterator[list[Batch]]) -> list[Batch] | None:
-        """The next iteration's micro-batches, once every process has its own."""
-        with self.processes.together():
-            return next(iterations, None)
+    def _next(self, iterations: Iterator[list[Batch]], signals: Signals) -> tuple[list[Batch] | None, Answer]:
+        """The next iteration's micro-batches, and what will say whether all processes have theirs and go on."""
+        batches, failed = None, signals.request()
+        try:
+            batches = next(iterations, None)
+        except Exception as error:
+            failed = failed or error
+        return batches, self.processes.ask(failed)
+
+    def _heed(self, answer: Answer) -> None:
+        """Go on if all processes do; if one was asked to stop, save first."""
+        try:
+            answer()
+        except (StopRequested, PeerError) as end:
+            saved = self.iteration % self.options.logger.save_checkpoint_freq == 0
+            if end.exit_code > SIGNALLED and not saved and self.iteration < self.train.total_iter:
+                self._checkpoint()
+            raise
 
     def _iterate(self, batches: list[Batch], bar: TrainingProgress) -> None:
         options, model = self.options, self.model
@@ -211,15 +226,6 @@ class Trainer:
                     f'{reading.in_a_row} steps in a row were skipped (train.max_skipped_steps: {most}), the '
                     f'last at iteration {self.iteration}; the last good state is in {self.experiment.states}'
                 )
-
-    def _stop_if_asked(self, signals: Signals) -> None:
-        number = self.processes.largest(signals.number)
-        if not number:
-            return
-        if self.iteration < self.train.total_iter and self.iteration % self.options.logger.save_checkpoint_freq:
-            self._checkpoint()
-        with self.processes.together():
-            raise StopRequested(signal.Signals(number))
 
     def _validate(self) -> None:
         """Measure every validation set, record the results, and keep the weights if they are the best."""

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from basicsr_clsd.errors import FAILURE, PeerError, UserError, exit_code
 
 Result = TypeVar('Result')
+Answer = Callable[[], None]  # of all processes: raises if one of them has failed
 DEFAULT_PORT = 29500
 FAILED = 'failed'  # key of the store: the exit code of a process that has ended by an error
 LOOK_S, GRACE_S = 2.0, 15.0  # how often the key is looked for; how long a process may then take to end by itself
@@ -49,14 +50,6 @@ class Processes:
         """Whether this is the process that writes files and speaks."""
         return self.rank == 0
 
-    def largest(self, number: int) -> int:
-        """The largest of all processes' numbers."""
-        if self.world == 1:
-            return number
-        shared = torch.tensor([number])
-        dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.control)
-        return int(shared)
-
     def gather(self, value: Any) -> list[Any]:
         """Every process's value, by rank."""
         if self.world == 1:
@@ -83,14 +76,34 @@ class Processes:
             if error in self._told:
                 raise
             failed = error
+        self.ask(failed)()
+
+    def ask(self, failed: Exception | None) -> Answer:
+        """Ask all processes whether one has failed, and wait for no answer; what is returned waits, and raises.
+
+        Args:
+            failed: This process's own error.
+
+        Returns:
+            A function that raises as :meth:`together` does. Other questions may be asked before it is called.
+        """
         # The exit code decides who speaks, and the lowest rank among equals.
         word = 0 if failed is None else exit_code(failed) * self.world + self.world - 1 - self.rank
-        loudest = self.largest(word)
-        if failed is not None and word == loudest:
-            self._told.append(failed)
-            raise failed
-        if loudest:
-            raise PeerError(loudest // self.world) from failed
+        shared, work = torch.tensor([word]), None
+        if self.world > 1:
+            work = dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.control, async_op=True)
+
+        def answer() -> None:
+            if work is not None:
+                work.wait()
+            loudest = int(shared)
+            if failed is not None and word == loudest:
+                self._told.append(failed)
+                raise failed
+            if loudest:
+                raise PeerError(loudest // self.world) from failed
+
+        return answer
 
     def main_first(self, function: Callable[[], Result]) -> Result:
         """Call a function in the main process and then in the others, which find what it has made."""
