@@ -16,6 +16,7 @@ from basicsr_clsd.engine.records import FILE as METRICS
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.results import BICUBIC, FILE, ResultRow, read_all, without_comparisons
 from basicsr_clsd.evaluation.tables import NOTHING, Grid, cost_grid
+from basicsr_clsd.images import comparison
 from basicsr_clsd.reporting.comparison import compare
 from basicsr_clsd.reporting.figures import COSTS, cost, head_blocks, inline_svg, loss_curves, validation_curves
 from basicsr_clsd.reporting.groups import Group, group, named_tests
@@ -25,7 +26,7 @@ from basicsr_clsd.reporting.tables import grids
 from basicsr_clsd.reporting.viewer import ViewerData, pictures_note, viewer_data
 
 TEMPLATES = Path(__file__).with_name('page')
-SCRIPTS = ('metrics.js', 'camera.js', 'pictures.js', 'viewer.js', 'controls.js')  # in the order of their needs
+SCRIPTS = ('metrics.js', 'pictures.js', 'viewer.js', 'controls.js')  # in the order of their needs
 PHONE = 5  # inches; a wider figure is to be moved from side to side there
 
 
@@ -89,8 +90,8 @@ def report_page(sources: Sources, title: str, folder: Path, limit: int, paper: b
     return environment.get_template('report.html.j2').render(
         title=title,
         version=__version__,
-        css=_part('report.css'),
-        scripts=[_part(name) for name in SCRIPTS],
+        css=_trusted(comparison.part(comparison.STYLE)) + _part('report.css'),
+        scripts=[_trusted(comparison.part(name)) for name in comparison.SCRIPTS] + [_part(name) for name in SCRIPTS],
         tables=[{'title': table.title, 'grids': grids(table), 'notes': table.notes} for table in tables],
         sheets=_sheets(named, data),
         scenes=_json({'scenes': data.scenes}) if data.scenes else None,
@@ -104,7 +105,12 @@ def report_page(sources: Sources, title: str, folder: Path, limit: int, paper: b
 
 
 def _part(name: str) -> Markup:
-    return Markup((TEMPLATES / name).read_text(encoding='utf-8'))  # noqa: S704  (the package's own file)
+    return _trusted((TEMPLATES / name).read_text(encoding='utf-8'))
+
+
+def _trusted(text: str) -> Markup:
+    """Text of the package's own files, which stands in the page as it is."""
+    return Markup(text)  # noqa: S704
 
 
 def _json(values: Any) -> Markup:

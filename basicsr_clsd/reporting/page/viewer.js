@@ -4,9 +4,17 @@
 const Viewer = (() => {
   const {scenes} = JSON.parse(document.getElementById('viewer-data').textContent);
   const find = id => document.getElementById(id);
-  const canvas = find('view'), context = canvas.getContext('2d'), slider = find('slider');
+  const canvas = find('view'), slider = find('slider'), pictures = new Pictures(() => comparison.draw(), failed);
   const selects = {left: find('left'), right: find('right')}, chosen = {left: '', right: ''};
-  const camera = new Camera(canvas), pictures = new Pictures(() => draw(), failed);
+  const comparison = new Comparison({
+    canvas, slider, zoom: find('zoom'),
+    paint: (side, ...where) => paint(comparison.context, chosen[side], ...where),
+    drawn: () => {
+      clearTimeout(measuring);
+      measuring = setTimeout(measure, 100);
+    },
+  });
+  const {camera} = comparison;
   let scene = scenes[0], measuring = 0, measuredAs = '';
 
   const version = name => scene.versions.find(each => each.name === name);
@@ -28,29 +36,6 @@ const Viewer = (() => {
     target.imageSmoothingEnabled = zoom * step < 1;
     target.drawImage(image, left, top, right - left, bottom - top,
       x + left * step * zoom, y + top * step * zoom, (right - left) * step * zoom, (bottom - top) * step * zoom);
-  }
-
-  function draw() {
-    const cut = Math.round(slider.value / 1000 * canvas.width), part = camera.seen();
-    context.clearRect(0, 0, canvas.width, canvas.height);
-    for (const [name, from, to] of [[chosen.left, 0, cut], [chosen.right, cut, canvas.width]]) {
-      context.save();
-      context.beginPath();
-      context.rect(from, 0, to - from, canvas.height);
-      context.clip();
-      paint(context, name, part, camera.x, camera.y, camera.zoom);
-      context.restore();
-    }
-    const ratio = window.devicePixelRatio || 1;
-    context.fillStyle = '#fff';
-    context.fillRect(cut - ratio, 0, 2 * ratio, canvas.height);
-    context.fillStyle = '#000';
-    context.fillRect(cut + ratio, 0, ratio, canvas.height);
-    context.fillRect(cut - 2 * ratio, 0, ratio, canvas.height);
-    find('zoom').textContent = `${Math.round(camera.zoom * 100)} %`;
-    canvas.style.touchAction = camera.fitted ? 'pan-y' : 'none';
-    clearTimeout(measuring);
-    measuring = setTimeout(measure, 100);
   }
 
   function shown(psnr, ssim) {
@@ -115,7 +100,7 @@ const Viewer = (() => {
 
   function choose(side, name) {
     chosen[side] = selects[side].value = name;
-    draw();
+    comparison.draw();
   }
 
   // To another version on a side, so many places further.
@@ -143,9 +128,7 @@ const Viewer = (() => {
     scene.versions.forEach(({src}) => pictures.get(src));
     find('message').textContent = scene.linked
       ? 'These pictures are linked, not embedded; of linked ones a browser may refuse to compute the view’s PSNR.' : '';
-    camera.image = {width: scene.width, height: scene.height};
-    camera.fit();
-    draw();
+    comparison.open(scene.width, scene.height);
   }
 
   // To another image, so many places further.
@@ -153,16 +136,5 @@ const Viewer = (() => {
     open((scenes.indexOf(scene) + by + scenes.length) % scenes.length);
   }
 
-  function slide(fraction) {
-    slider.value = Math.round(Math.min(Math.max(fraction, 0), 1) * 1000);
-    draw();
-  }
-
-  // Draw what `act` has made of the camera.
-  function look(act) {
-    act(camera);
-    draw();
-  }
-
-  return {scenes, camera, canvas, slider, selects, find, draw, choose, step, swap, open, turn, slide, look};
+  return {scenes, comparison, selects, find, choose, step, swap, open, turn};
 })();
