@@ -3,11 +3,15 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:  # run as a file: import this checkout's package, and nothing by the bare names of its modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from basicsr_clsd import cli
+
+if TYPE_CHECKING:
+    from basicsr_clsd.inference.torch_network import TorchNetwork
 
 OPSET = 20
 EXTENSIONS = {'onnx': '.onnx', 'safetensors': '.safetensors', 'basicsr': '.pth', 'edsr-pytorch': '.pt'}
@@ -29,7 +33,11 @@ def parse() -> argparse.Namespace:
         subparsers.add_parser('basicsr', help="weights as BasicSR's networks are saved, a .pth with params"),
         subparsers.add_parser('edsr-pytorch', help='a state dict under the names of EDSR-PyTorch'),
     ]
-    for subparser in (onnx, *others):
+    web = subparsers.add_parser('web', help='a folder with a web page that upscales photos in the browser')
+    web.add_argument(
+        '--runtime-package', type=Path, metavar='TGZ', help='of npm pack onnxruntime-web (default: npm downloads it)'
+    )
+    for subparser in (onnx, web, *others):
         subparser.add_argument(
             '-m', '--model', required=True, metavar='MODEL', help='weights, or a name in the model zoo'
         )
@@ -39,6 +47,28 @@ def parse() -> argparse.Namespace:
         )
         subparser.add_argument('--overwrite', action='store_true', help='replace a file that is there')
     return parser.parse_args()
+
+
+def export_web(arguments: argparse.Namespace, network: 'TorchNetwork', source: Path, console: cli.Console) -> None:
+    """Write the folder of a web page; one that is there is replaced only if it is such a folder."""
+    from basicsr_clsd.deploy import web, writers  # noqa: PLC0415
+    from basicsr_clsd.errors import UserError  # noqa: PLC0415
+    from basicsr_clsd.runtime.files import check_writable  # noqa: PLC0415
+
+    name = writers.default_name(network, source)
+    folder = arguments.out.expanduser()
+    if folder == Path():
+        folder = Path(f'{name}_web')
+    check_writable(folder.parent)
+    if folder.exists() and not (arguments.overwrite and web.is_page(folder)):
+        can = '--overwrite replaces it' if web.is_page(folder) else 'and no page of this command; give another name'
+        raise UserError(f'{folder}: is there already; {can}')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    header = writers.header_of(network, source)
+    web.write_web(network, folder, name, header, arguments.runtime_package, console)
+    console.print(
+        f'{folder}: a page for any web server; here: python -m http.server -d {folder}', highlight=False, markup=False
+    )
 
 
 def export(arguments: argparse.Namespace, console: cli.Console) -> None:
@@ -62,6 +92,9 @@ def export(arguments: argparse.Namespace, console: cli.Console) -> None:
         raise UserError(f'{source}: an ONNX file has no weights that could be exported again')
     network = load(source, *section_in(arguments.opt), gpu=False)
     assert isinstance(network, TorchNetwork)
+    if arguments.format == 'web':
+        export_web(arguments, network, source, console)
+        return
     extension = EXTENSIONS[arguments.format]
     path = arguments.out.expanduser()
     if path.is_dir() or path.suffix != extension:

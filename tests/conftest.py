@@ -19,7 +19,13 @@ import pytest
 import torch
 import yaml
 
-pytest_plugins = ('helpers.benchmarks', 'helpers.data_command', 'helpers.tiny_models')
+pytest_plugins = (
+    'helpers.benchmarks',
+    'helpers.browser',
+    'helpers.data_command',
+    'helpers.luma',
+    'helpers.tiny_models',
+)
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))  # the tests are of this checkout, whatever is installed

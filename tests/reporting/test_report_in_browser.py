@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory, make_pairs) -> Path:
     return write_report_sources(tmp_path_factory.mktemp('report'), make_pairs)
-
-
-@pytest.fixture(scope='module')
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-    with playwright.sync_playwright() as driver:
-        own = driver.chromium.executable_path
-        known = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
-        path = own if Path(own).exists() else next(filter(None, map(shutil.which, known)), None)
-        if path is None:
-            pytest.skip('there is no Chromium: install one, or run `playwright install chromium`')
-        started = driver.chromium.launch(executable_path=path, args=['--no-sandbox'])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope='module')
