@@ -68,6 +68,13 @@ def deferring() -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
+def finish_deferred() -> None:
+    """Import what still waits: torch's tracers look into all modules, in the middle of imports of their own."""
+    for name in LAZY:
+        if name in sys.modules:
+            getattr(sys.modules[name], '__version__', None)
+
+
 class _Deferring(MetaPathFinder):
     """Finds what is in ``DEFERRED`` and ``LAZY``."""
 

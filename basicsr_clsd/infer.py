@@ -30,7 +30,17 @@ def parse() -> argparse.Namespace:
         '--tile', type=int, metavar='N', help='side of tiles in pixels of the photo; 0: the whole photo'
     )
     parser.add_argument('--ensemble', action='store_true', help='mean of the eight turned and mirrored photos')
-    parser.add_argument('--precision', choices=['fp32', 'bf16', 'fp16'], default='fp32', help='default: %(default)s')
+    parser.add_argument(
+        '--runtime',
+        choices=['torch', 'onnxruntime', 'openvino', 'ncnn', 'auto'],
+        help='what runs the network; auto: the fastest that is installed (default: torch; for .onnx onnxruntime)',
+    )
+    parser.add_argument(
+        '--precision',
+        choices=['fp32', 'bf16', 'fp16', 'auto'],
+        default='fp32',
+        help='auto: bf16 where it is faster and costs at most 0.01 dB (default: %(default)s)',
+    )
     parser.add_argument(
         '--alpha', choices=['network', 'bicubic'], default='network', help='how transparency is upscaled'
     )
@@ -68,10 +78,13 @@ def infer(arguments: argparse.Namespace, console: cli.Console) -> None:
         options=arguments.opt,
         tile=arguments.tile,
         ensemble=arguments.ensemble,
+        runtime=arguments.runtime,
         precision=arguments.precision,
         alpha=arguments.alpha,
         gpu=not arguments.cpu,
     )
+    if 'auto' in (arguments.runtime, arguments.precision):
+        console.print(upscaler.choice, highlight=False, markup=False)
     suffix = f'_x{upscaler.scale}' if arguments.suffix is None else arguments.suffix
     run = Run(upscaler, console, arguments.frames, arguments.strip)
     naming = Naming(suffix, extension, arguments.frames)

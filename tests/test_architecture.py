@@ -15,6 +15,7 @@ ORDER = (
     ('archs', 'losses'),
     ('data',),
     ('prepare', 'networks'),
+    ('conversion',),
     ('models', 'inference'),
     ('deploy', 'evaluation'),  # a training measures, too: its validation
     ('engine',),
@@ -28,6 +29,7 @@ STRANGERS = {
     'prepare': {'networks', 'archs', 'losses'},
     'data': {'archs', 'losses'},
     'images': {'archs', 'losses'},
+    'conversion': {'losses', 'data', 'prepare'},
     'inference': {'models', 'losses', 'data', 'prepare'},
     'deploy': {'models', 'losses', 'data', 'prepare'},
     'evaluation': {'models'},

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from basicsr_clsd.deploy.onnx import INPUT, runner
+from basicsr_clsd.conversion.onnx import INPUT
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.images.matlab_resize import matlab_resize
 from basicsr_clsd.images.photo import find_photos, read_photo
+from basicsr_clsd.inference.runtimes import OnnxruntimeModel
 from basicsr_clsd.inference.torch_network import TorchNetwork
 from basicsr_clsd.networks.check import LUMA
 
@@ -124,7 +125,7 @@ def quantise(model: Any, calibration: Calibration, scale: int, say: Callable[[st
     stay in float, else each of them would be rounded anew.
 
     Args:
-        model: fp32, input and output as :func:`~basicsr_clsd.deploy.onnx.onnx_model` makes them.
+        model: fp32, input and output as :func:`~basicsr_clsd.conversion.onnx.to_onnx` makes them.
         calibration: The photos.
         scale: Super-resolution factor.
         say: Is told each choice in a line.
@@ -135,9 +136,9 @@ def quantise(model: Any, calibration: Calibration, scale: int, say: Callable[[st
 
     def attempt(percentile: float, in_float: Sequence[str]) -> tuple[float, Any]:
         made = _quantised(model, ranges[percentile], in_float)
-        return mean_psnr(runner(made), calibration.choice, scale), made
+        return mean_psnr(_run(made), calibration.choice, scale), made
 
-    target = mean_psnr(runner(model), calibration.choice, scale)
+    target = mean_psnr(_run(model), calibration.choice, scale)
     say(f'fp32: {target:.3f} dB on the {len(calibration.choice)} photos to choose by')
     ends = [names[0], names[-1]]
     tried = {}
@@ -157,8 +158,12 @@ def quantise(model: Any, calibration: Calibration, scale: int, say: Callable[[st
         if psnr < best + WORTH:
             break
         best, made, in_float = psnr, more, [*in_float, name]
-    before, after = (mean_psnr(runner(which), calibration.held_out, scale) for which in (model, made))
+    before, after = (mean_psnr(_run(which), calibration.held_out, scale) for which in (model, made))
     return Quantised(made, percentile, tuple(in_float), len(names), before, after)
+
+
+def _run(model: Any) -> Upscale:
+    return OnnxruntimeModel(model.SerializeToString())
 
 
 def _listed(names: Sequence[str]) -> str:

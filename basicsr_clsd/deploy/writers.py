@@ -1,7 +1,6 @@
 """Writing exported files: ONNX, and weights alone in the formats and under the names that other programs read."""
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,10 @@ from rich.console import Console
 from torch import Tensor
 
 import basicsr_clsd
+from basicsr_clsd.conversion.source import require
+from basicsr_clsd.deploy.check import HALF_TOLERANCE
 from basicsr_clsd.deploy.int8 import quantise, read_calibration
-from basicsr_clsd.deploy.onnx import HALF_TOLERANCE, check, finish, in_half_precision, onnx_model, require
+from basicsr_clsd.deploy.onnx import check_onnx, finish, in_half_precision, onnx_model
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.inference.onnx_network import RECEPTIVE_FIELD
 from basicsr_clsd.inference.torch_network import TorchNetwork
@@ -90,7 +91,7 @@ def write_onnx(  # noqa: PLR0913
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False)
 
-    require()
+    require('deploy', 'onnx', 'onnxruntime')
     facts = dict(header)
     # Before the first of its seconds is spent.
     calibration = read_calibration(kind, network, console) if isinstance(kind, Path) else None
@@ -107,7 +108,7 @@ def write_onnx(  # noqa: PLR0913
         facts |= {'precision': 'int8', 'in_float': in_float, 'held_out_psnr_y': change}
     elif kind == 'fp16':
         model = in_half_precision(model)
-        say(f'fp16: differs by at most {255 * check(model, network, HALF_TOLERANCE):.3f} of 255 from fp32')
+        say(f'fp16: differs by at most {255 * check_onnx(model, network, HALF_TOLERANCE):.3f} of 255 from fp32')
         facts['precision'] = 'fp16'
     else:
         facts['precision'] = 'fp32'
@@ -120,8 +121,7 @@ def write_safetensors(network: TorchNetwork, path: Path, header: Mapping[str, st
     Raises:
         UserError: safetensors is not installed.
     """
-    if importlib.util.find_spec('safetensors') is None:
-        raise UserError("safetensors is not installed; pip install 'basicsr-clsd[deploy]'")
+    require('deploy', 'safetensors')
     from safetensors.torch import save as serialised  # noqa: PLC0415  (an extra)
 
     write_bytes(serialised(_weights(network), dict(header)), path)

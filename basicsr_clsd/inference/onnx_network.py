@@ -1,6 +1,5 @@
-"""An ONNX file, run by onnxruntime."""
+"""An ONNX file, run by onnxruntime or OpenVINO."""
 
-import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from basicsr_clsd.errors import UserError, first_line, out_of_memory
+from basicsr_clsd.errors import UserError, first_line
 from basicsr_clsd.inference.network import OUTPUT_TILE
+from basicsr_clsd.inference.runtimes import ONNXRUNTIME, OPENVINO, OnnxruntimeModel, OpenvinoModel, require_runtime
 from basicsr_clsd.networks.check import LUMA, RGB
 
 TRIAL_SIDE = 32
 IMAGE_AXES = 4
-TYPES = {'tensor(float)': np.float32, 'tensor(float16)': np.float16}
+TYPES = {1: np.float32, 10: np.float16}  # by ONNX's numbers
 RECEPTIVE_FIELD = 'receptive_field'  # in the file's metadata
-CUDA, CPU = 'CUDAExecutionProvider', 'CPUExecutionProvider'
-QUIET = 4  # log what is fatal; the rest is told as errors
 
 
 class OnnxNetwork:
@@ -31,51 +29,63 @@ class OnnxNetwork:
         scale: Super-resolution factor; None: found out.
         channels: 3, or 1 for luma; None: what the file's input has.
         gpu: Use CUDA if onnxruntime has it.
+        runtime: ``onnxruntime`` or ``openvino``.
+        precision: Of OpenVINO: ``fp32`` or ``bf16``.
 
     Raises:
-        UserError: onnxruntime is not installed, the file cannot be read, or its network does not upscale by ``scale``.
+        UserError: The runtime is not installed, the file cannot be read, or its network does not upscale by ``scale``.
     """
 
     arch = 'ONNX'
     window = 1
 
-    def __init__(self, path: str | Path, scale: int | None = None, channels: int | None = 3, gpu: bool = False) -> None:
+    def __init__(  # noqa: PLR0913
+        self,
+        path: str | Path,
+        scale: int | None = None,
+        channels: int | None = 3,
+        gpu: bool = False,
+        runtime: str = ONNXRUNTIME,
+        precision: str = 'fp32',
+    ) -> None:
         self.path = Path(path).expanduser()
         if not self.path.is_file():
             raise UserError(f'{path}: no such file')
-        if any(importlib.util.find_spec(name) is None for name in ('onnx', 'onnxruntime')):
-            raise UserError(f"{path}: onnx and onnxruntime are not installed; pip install 'basicsr-clsd[deploy]'")
-        self._session = self._open(gpu)
-        on_gpu = self._session.get_providers()[0] == CUDA
-        self.device = torch.device('cuda' if on_gpu else 'cpu')
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != IMAGE_AXES or inputs[0].type not in TYPES:
-            shown = ', '.join(f'{found.type} {found.shape}' for found in inputs)
-            raise UserError(f'{path}: its input is no image of (N, C, h, w) floating-point values but {shown}')
-        self._name, self._type = inputs[0].name, TYPES[inputs[0].type]
-        fixed = [side for side in inputs[0].shape[2:] if isinstance(side, int)]
-        if fixed:
-            sides = ' x '.join(map(str, inputs[0].shape[2:]))
-            raise UserError(f'{path}: takes images of {sides} pixels alone; export it with free height and width')
-        self.channels = channels or (LUMA if inputs[0].shape[1] == LUMA else RGB)
+        require_runtime(runtime)
+        try:
+            by_openvino = runtime == OPENVINO
+            self._run = OpenvinoModel(self.path, precision) if by_openvino else OnnxruntimeModel(self.path, gpu)
+            model = self._model()
+        except RuntimeError as error:
+            raise UserError(f'{self.path}: not an ONNX file that can be run: {first_line(error)}') from error
+        self.device = torch.device('cuda' if self._run.on_gpu else 'cpu')
+        image = self._input(model)
+        sides = [place.dim_param or place.dim_value for place in image.type.tensor_type.shape.dim]
+        if any(isinstance(side, int) and side for side in sides[2:]):
+            shown = ' x '.join(map(str, sides[2:]))
+            raise UserError(f'{path}: takes images of {shown} pixels alone; export it with free height and width')
+        self._type = TYPES[image.type.tensor_type.elem_type]
+        self.channels = channels or (LUMA if sides[1] == LUMA else RGB)
         self.scale = self._try(scale, self.channels)
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.metadata = {entry.key: entry.value for entry in model.metadata_props}
         told = self.metadata.get(RECEPTIVE_FIELD, '')
         self.receptive_field = int(told) if told.isdecimal() else None
         self.tile = math.ceil(OUTPUT_TILE / self.scale)
 
-    def _open(self, gpu: bool) -> Any:
-        import onnxruntime  # noqa: PLC0415  (an extra)
+    def _model(self) -> Any:
+        import onnx  # noqa: PLC0415  (an extra)
 
-        settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = QUIET
-        settings.intra_op_num_threads = torch.get_num_threads()
-        wanted = [CUDA, CPU] if gpu else [CPU]
-        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
-        try:
-            return onnxruntime.InferenceSession(str(self.path), settings, providers=providers)
-        except Exception as error:  # onnxruntime's errors have no common base
-            raise UserError(f'{self.path}: not an ONNX file that can be run: {first_line(error)}') from error
+        return onnx.load(str(self.path), load_external_data=False)
+
+    def _input(self, model: Any) -> Any:
+        """The image among the model's inputs, some of whose files list their weights there."""
+        weights = {weight.name for weight in model.graph.initializer}
+        inputs = [value for value in model.graph.input if value.name not in weights]
+        tensors = [value.type.tensor_type for value in inputs]
+        if len(inputs) != 1 or len(tensors[0].shape.dim) != IMAGE_AXES or tensors[0].elem_type not in TYPES:
+            shown = ', '.join(f'{value.name} of {len(value.type.tensor_type.shape.dim)} axes' for value in inputs)
+            raise UserError(f'{self.path}: its input is no image of (N, C, h, w) floating-point values but {shown}')
+        return inputs[0]
 
     def _try(self, scale: int | None, channels: int) -> int:
         try:
@@ -95,28 +105,19 @@ class OnnxNetwork:
         Raises:
             RuntimeError: onnxruntime's error; one of memory says so.
         """
-        try:
-            output = self._session.run(None, {self._name: lq.numpy().astype(self._type)})[0]
-        except Exception as error:  # see above
-            raise (MemoryError if out_of_memory(error) else RuntimeError)(str(error)) from error
-        return torch.from_numpy(np.asarray(output, np.float32))
+        return torch.from_numpy(np.asarray(self._run(lq.numpy().astype(self._type)), np.float32))
 
     @property
     def parameters(self) -> int:
         """Values of all that is stored in the file: weights, biases, and the few constants beside them."""
         return sum(math.prod(weight.dims) for weight in self._model().graph.initializer)
 
-    def _model(self) -> Any:
-        import onnx  # noqa: PLC0415  (an extra)
-
-        return onnx.load(str(self.path), load_external_data=False)
-
     def macs(self, shape: tuple[int, ...]) -> int | None:
         """Multiply-accumulates of convolutions and matrix products for an input of this shape; None: not known."""
         import onnx  # noqa: PLC0415  (an extra)
 
         model = self._model()
-        image = next(found for found in model.graph.input if found.name == self._name)
+        image = self._input(model)
         for place, side in zip(image.type.tensor_type.shape.dim, shape, strict=True):
             place.dim_value = side
         del model.graph.value_info[:], model.graph.output[0].type.tensor_type.shape.dim[:]

@@ -8,9 +8,11 @@ import torch
 from basicsr.archs.edsr_arch import EDSR
 from torch import Tensor, nn
 
+from basicsr_clsd import registry
 from basicsr_clsd.archs import student_of
 from basicsr_clsd.archs.windows import whole_windows, window_of
 from basicsr_clsd.config.components import Component
+from basicsr_clsd.conversion.source import SingleOutput, Source
 from basicsr_clsd.inference.network import OUTPUT_TILE
 from basicsr_clsd.inference.tiles import upscale_in_tiles
 from basicsr_clsd.networks.check import TRIAL_SIDE, channels_taken, check_output, first_output, placed, trial_image
@@ -79,6 +81,21 @@ class TorchNetwork:
                 lq = lq.to(self.device, memory_format=torch.channels_last)
                 return upscale_in_stages(self._running, lq, self.scale).cpu()
             return _upscale(self._running, lq.to(self.device), self.window, self.scale).float().cpu()
+
+    def in_precision(self, precision: str) -> 'TorchNetwork':
+        """The network in another precision, of the same weights."""
+        if precision == self.precision:
+            return self
+        return TorchNetwork(
+            self.module, self.section, self.scale, channels=self.channels, precision=precision, device=self.device
+        )
+
+    def source(self) -> Source:
+        """The network as its arch builds it, for converters: on the CPU, in fp32."""
+        module = registry.build('archs', self.section, 'network_g')
+        module.load_state_dict(deepcopy(self.module.state_dict()))
+        plain = SingleOutput(module.cpu().eval().requires_grad_(False))
+        return Source(self.arch, plain, self.channels, self.window)
 
     def macs(self, shape: tuple[int, ...]) -> int | None:
         """Multiply-accumulates of convolutions and matrix products for an input of this shape; None: not known.

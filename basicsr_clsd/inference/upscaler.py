@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.inference.loader import load, section_in
+from basicsr_clsd.inference.loader import load_fastest, section_in
 from basicsr_clsd.inference.tiles import tiled
 from basicsr_clsd.inference.transforms import Alpha
 from basicsr_clsd.runtime.memory import return_freed_memory
@@ -31,12 +31,17 @@ class Upscaler:
             memory suffices; None: 512 for an EDSR, an output of 768 for another network. Smaller images are not cut.
             Parts overlap by the network's receptive field, so that the result is that of the whole image to rounding.
         ensemble: Give the mean of the results for the eight turned and mirrored images; eight times as slow.
-        precision: ``fp32``, ``bf16`` or ``fp16``, of networks that are not ONNX files.
+        runtime: What runs the network: ``torch``, ``onnxruntime``, ``openvino`` or ``ncnn``, to which weights are
+            converted in memory; ``auto``: torch, unless a faster one is installed whose result is the same. None:
+            torch, or onnxruntime for an ONNX file.
+        precision: ``fp32``, ``bf16`` (of torch and OpenVINO) or ``fp16`` (of torch); ``auto``: bf16 where the hardware
+            has it, it is faster, and it costs at most 0.01 dB.
         alpha: How transparency is upscaled: by the ``network``, as gray is, or ``bicubic``.
         gpu: Use a GPU if there is one.
 
     Attributes:
         scale: The super-resolution factor s.
+        choice: The runtime and the precision, in words.
 
     Raises:
         UserError: One line that names the file or argument.
@@ -49,12 +54,14 @@ class Upscaler:
         options: str | Path | None = None,
         tile: int | None = None,
         ensemble: bool = False,
+        runtime: str | None = None,
         precision: str = 'fp32',
         alpha: Alpha = 'network',
         gpu: bool = True,
     ) -> None:
         self.model = model
-        self.network = network = load(model, *section_in(options), precision=precision, gpu=gpu)
+        self.network, self.choice = load_fastest(model, *section_in(options), runtime, precision, gpu)
+        network = self.network
         self.scale: int = network.scale
         side = network.tile if tile is None else tile or None
         self._tiles = tiled(network, str(model), side, ensemble=ensemble, alpha=alpha)
