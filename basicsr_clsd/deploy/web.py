@@ -13,7 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 
 import basicsr_clsd
-from basicsr_clsd.deploy.onnx import INPUT, OPSET, OUTPUT, finish, onnx_model, require
+from basicsr_clsd.conversion.onnx import INPUT, OPSET, OUTPUT
+from basicsr_clsd.conversion.source import require
+from basicsr_clsd.deploy.onnx import finish, onnx_model
 from basicsr_clsd.errors import UserError, first_line
 from basicsr_clsd.images import comparison
 from basicsr_clsd.inference.tiles import UNBOUNDED_OVERLAP
@@ -51,8 +53,8 @@ def write_web(  # noqa: PLR0913
     Raises:
         UserError: The network has no ONNX form, or the package cannot be had or lacks a file.
     """
-    require()
-    model = finish(onnx_model(network), header)
+    require('deploy', 'onnx', 'onnxruntime')
+    model = finish(onnx_model(network, OPSET), header)
     field = network.receptive_field
     facts = {
         'scale': network.scale,
