@@ -39,11 +39,12 @@ def train(arguments: argparse.Namespace, console: cli.Console) -> None:
     if arguments.debug:
         options = shortened(options, load(arguments.opt, [*arguments.force_yml, *DEBUG_OVERRIDES]))
     check(options)
-    # torchrun starts the processes of a run again when one of them was killed.
+    # torchrun starts the processes of a run again when one of them was killed; each machine counts for itself.
     restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0
     with cli.processes(arguments, options, console) as processes, held(Experiment(options).root, processes):
+        resume = any(processes.gather(arguments.auto_resume or restarted))
         with processes.together():
-            trainer = Trainer(options, console, processes, arguments.auto_resume or restarted)
+            trainer = Trainer(options, console, processes, resume)
         trainer.run()
 
 

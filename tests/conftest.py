@@ -23,7 +23,9 @@ pytest_plugins = (
     'helpers.benchmarks',
     'helpers.browser',
     'helpers.data_command',
+    'helpers.hosts',
     'helpers.luma',
+    'helpers.slurm',
     'helpers.tiny_models',
 )
 

@@ -244,8 +244,10 @@ def processes(launcher: str, timeout_minutes: float, on_gpu: bool) -> Iterator[P
     os.environ.update({key: environment[key] for key in ('MASTER_ADDR', 'MASTER_PORT')})
     timeout = timedelta(minutes=timeout_minutes)
     store, _, _ = next(dist.rendezvous('env://', rank, world, timeout=timeout))
-    # torchrun keeps its store when it starts the processes again, and with it the addresses of those that are gone.
-    attempt = dist.PrefixStore(f'attempt_{environment.get("TORCHELASTIC_RESTART_COUNT", 0)}', store)
+    # torchrun may keep its store when it starts the processes again, and with it the addresses of those that are gone.
+    # Where it does not, a machine that has come back counts fewer starts than the others.
+    kept = environment.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
+    attempt = dist.PrefixStore(f'attempt_{environment["TORCHELASTIC_RESTART_COUNT"] if kept else 0}', store)
     chosen: dict[str, Any] = {'backend': 'nccl' if on_gpu else 'gloo'}
     if on_gpu and 'device_id' in inspect.signature(dist.init_process_group).parameters:  # torch 2.3 and newer
         chosen['device_id'] = torch.device('cuda', local)  # nccl then connects here, and fails here if it cannot

@@ -127,3 +127,16 @@ def reference(make_run: Callable[..., Run]) -> Run:
 @pytest.fixture
 def copy_of_reference(make_run: Callable[..., Run], reference: Run) -> Run:
     return make_run(of=reference)
+
+
+@pytest.fixture
+def run_folder(tmp_path, make_pairs, tiny_options, write_yaml):
+    """``run_folder(name, changes)``: a folder with data and the options of a run; returns it and the options file."""
+
+    def make(name, changes):
+        folder = tmp_path / name
+        make_pairs(folder / 'train', count=7)
+        make_pairs(folder / 'val', count=5, seed=1)
+        return folder, write_yaml(folder / 'tiny.yml', tiny_options(folder, changes))
+
+    return make
