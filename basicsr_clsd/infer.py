@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         '--precision',
-        choices=['fp32', 'bf16', 'fp16', 'auto'],
+        choices=['fp32', 'tf32', 'bf16', 'fp16', 'auto'],
         default='fp32',
         help='auto: bf16 where it is faster and costs at most 0.01 dB (default: %(default)s)',
     )

@@ -236,8 +236,9 @@ class Options(Section):
         if self.train is not None and self.train.pixel_range is None:
             self.train.pixel_range = 1.0 if self.model_type in BASICSR_MODELS else 255.0
         if self.train is not None and self.train.precision == 'auto':
-            fast = computes_bf16(self.num_gpu)
+            fast, reason = computes_bf16(self.num_gpu)
             self.train.precision = 'bf16' if fast else 'fp32'
+            vars(self.train)['precision_reason'] = reason
             if 'channels_last' not in self.train.model_fields_set:
                 self.train.channels_last = fast
         if self.train is not None and self.network_teacher is not None:

@@ -1,8 +1,9 @@
 """The section ``train`` of an options file."""
 
-from typing import Literal
+from functools import cached_property
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from basicsr_clsd.config.components import (
     Component,
@@ -15,6 +16,17 @@ from basicsr_clsd.config.components import (
 )
 from basicsr_clsd.config.section import Fraction, Section
 
+CompileMode = Literal['default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs']
+
+
+def _compile(value: object) -> object:
+    if not isinstance(value, bool | None) and value not in get_args(CompileMode):
+        raise ValueError(f'must be true, false or one of {", ".join(get_args(CompileMode))}')
+    return value
+
+
+Compile = Annotated[bool | CompileMode, BeforeValidator(_compile)]
+
 
 class Teacher(Section):
     """How the teacher computes; it is in evaluation mode, without gradient."""
@@ -25,7 +37,7 @@ class Teacher(Section):
     channels_last: bool | None = Field(
         default=None, description='memory format of the teacher; default `train.channels_last`'
     )
-    compile: bool | None = Field(default=None, description='compile the teacher; default `train.compile`')
+    compile: Compile | None = Field(default=None, description='compile the teacher; default `train.compile`')
 
 
 class Train(Section):
@@ -79,12 +91,31 @@ class Train(Section):
         'a GPU of compute capability 8 or more and on a CPU with AMX or AVX512-BF16, else fp32 (new key)',
     )
     channels_last: bool = Field(default=False, description='memory format of networks and images (new key)')
-    compile: bool = Field(default=False, description='compile the network with `torch.compile` (new key)')
-    tf32: bool = Field(default=False, description='TensorFloat-32 in convolutions and products on a GPU (new key)')
+    compile: Compile = Field(
+        default=False, description="compile the network with `torch.compile`; a text is torch's `mode` (new key)"
+    )
+    tf32: bool = Field(
+        default=True,
+        description='TensorFloat-32 in the convolutions of a training on an NVIDIA GPU, as in BasicSR; validation and '
+        'products of matrices stay in fp32 (new key)',
+    )
+    deterministic: bool = Field(
+        default=True, description='cuDNN gives the same bits each time, as an exact resume needs (new key)'
+    )
+    cudnn_benchmark: bool = Field(
+        default=False,
+        description='cuDNN tries kernels out and takes the fastest; another process may take others, so that bits may '
+        'differ after a resume (new key)',
+    )
     max_skipped_steps: PositiveInt = Field(
         default=10,
         description='stop after so many skipped steps (loss or gradient not finite) in a row (new key)',
     )
+
+    @cached_property
+    def precision_reason(self) -> str | None:
+        """Why ``precision: auto`` became what it is now; None: it was another one."""
+        return None
 
     def losses(self) -> dict[str, ScheduledLoss]:
         """Every loss that was asked for, by its key in the options."""

@@ -69,6 +69,11 @@ class PairedDataset(Dataset):
         if opt.get('cache_images'):
             self._cached = {pair: self._read(pair) for pair in self.pairs}
 
+    @property
+    def decodes(self) -> bool:
+        """Whether each patch needs its images decoded, whole."""
+        return not self._mapped and self._cached is None
+
     def __len__(self) -> int:
         return len(self.pairs)
 

@@ -10,6 +10,7 @@ from basicsr_clsd.data import PairedDataset
 from basicsr_clsd.data.sampler import PatchBatches, PositionBatchSampler
 from basicsr_clsd.engine.signals import leave_to_parent
 from basicsr_clsd.models import SupervisedModel
+from basicsr_clsd.runtime.device import training_device
 from basicsr_clsd.runtime.distributed import Processes
 
 
@@ -43,7 +44,7 @@ def build_loader(
         sampler=sampler,
         batch_size=None,  # the data set makes whole batches
         num_workers=section.num_worker_per_gpu,
-        pin_memory=section.pin_memory and torch.cuda.is_available(),
+        pin_memory=section.pin_memory and training_device(options.num_gpu).type != 'cpu',
         worker_init_fn=leave_to_parent,
         # Its own generator: the loader must not draw from the one whose state is checkpointed.
         generator=torch.Generator().manual_seed(seed),

@@ -31,6 +31,9 @@ MATHEMATICS = (
 )
 FREE = (
     'train.total_iter',
+    'train.tf32',
+    'train.deterministic',
+    'train.cudnn_benchmark',
     'train.max_skipped_steps',
     'train.accum_iter',
     'datasets.train.name',
@@ -101,7 +104,8 @@ def random_state() -> dict[str, Any]:
         'python': random.getstate(),
         'numpy': (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
         'torch': torch.get_rng_state(),
-        'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # Of this process's GPU; of a training on a CPU none.
+        'cuda': [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],
     }
 
 
@@ -112,8 +116,11 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     kind, keys, *rest = state['numpy']
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state['torch'])
-    if state['cuda'] and len(state['cuda']) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state['cuda'])
+    if torch.cuda.is_initialized() and state['cuda']:
+        # Earlier versions kept those of all visible GPUs, which may now be others.
+        torch.cuda.set_rng_state(state['cuda'][min(torch.cuda.current_device(), len(state['cuda']) - 1)])
+    elif torch.cuda.is_initialized():
+        logging.getLogger('basicsr').warning('The state is of a CPU: what layers drop is drawn anew on the GPU')
 
 
 def seed_everything(seed: int) -> None:

@@ -12,6 +12,7 @@ from basicsr.utils import get_root_logger
 from basicsr_clsd import __version__
 from basicsr_clsd.config import Options, write_resolved
 from basicsr_clsd.config.paths import output_root
+from basicsr_clsd.config.training import Train
 from basicsr_clsd.engine.curves import Curves, check_curves, open_curves
 from basicsr_clsd.engine.records import FILE, Row, StartRow, append_rows, drop_later_rows
 from basicsr_clsd.errors import UserError
@@ -70,7 +71,7 @@ class Experiment:
         return open_curves(self.options, self.tb, self.root, iteration)
 
 
-def start_row(iteration: int, device: torch.device, processes: int) -> StartRow:
+def start_row(iteration: int, train: Train, device: torch.device, processes: int) -> StartRow:
     """What this start of a run runs on, and its command line."""
     return StartRow(
         iter=iteration,
@@ -82,6 +83,12 @@ def start_row(iteration: int, device: torch.device, processes: int) -> StartRow:
             'Python': platform.python_version(),
         },
         device=processor(device),
+        precision=train.precision,
+        precision_reason=train.precision_reason,
+        channels_last=train.channels_last,
+        tf32=train.tf32,
+        deterministic=train.deterministic,
+        cudnn_benchmark=train.cudnn_benchmark,
         threads=torch.get_num_threads(),
         processes=processes,
         host=platform.node(),

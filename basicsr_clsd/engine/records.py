@@ -21,22 +21,34 @@ class _Row(BaseModel):
 
 
 class StartRow(_Row):
-    """What a start of the training ran on; ``iter`` is the iteration that it went on from."""
+    """What a start of the training ran on, and how it computes; rows of earlier versions do not say the latter.
+
+    ``iter`` is the iteration that it went on from, ``precision_reason`` why ``train.precision: auto`` took this one.
+    """
 
     kind: Literal['start'] = 'start'
     time: str
     versions: dict[str, str]
     device: str
+    precision: str | None = None
+    precision_reason: str | None = None
+    channels_last: bool | None = None
+    tf32: bool | None = None
+    deterministic: bool | None = None
+    cudnn_benchmark: bool | None = None
     threads: int
     processes: int
     host: str
     command: list[str]
 
     def text(self) -> str:
-        """One line for people."""
+        """Two lines for people."""
         parts = [*(f'{name} {version}' for name, version in self.versions.items())]
         parts += [f'threads {self.threads}', f'device {self.device}']
-        return f'{", ".join(parts)}; {" ".join(self.command)}'
+        reason = f' (auto: {self.precision_reason})' if self.precision_reason else ''
+        flags = ('channels_last', 'tf32', 'deterministic', 'cudnn_benchmark')
+        shown = ', '.join(f'{flag} {str(getattr(self, flag)).lower()}' for flag in flags)
+        return f'{", ".join(parts)}; {" ".join(self.command)}\nprecision {self.precision}{reason}, {shown}'
 
 
 class TrainRow(_Row):

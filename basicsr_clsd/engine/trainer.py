@@ -9,11 +9,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from basicsr_clsd.config import Options
 from basicsr_clsd.data.paired_dataset import check_decodable
+from basicsr_clsd.engine.advice import advice
 from basicsr_clsd.engine.build import build_dataset, build_loader, build_model
 from basicsr_clsd.engine.checkpoint import (
     VERSION,
@@ -31,6 +31,7 @@ from basicsr_clsd.engine.records import validation_rows
 from basicsr_clsd.engine.signals import Signals
 from basicsr_clsd.engine.validation import Best, Results, Validator
 from basicsr_clsd.errors import SIGNALLED, NonFiniteLossError, PeerError, StopRequested
+from basicsr_clsd.runtime import cudnn
 from basicsr_clsd.runtime.distributed import Answer, Processes
 from basicsr_clsd.runtime.files import save
 from basicsr_clsd.runtime.memory import keep_freed_memory
@@ -68,8 +69,8 @@ class Trainer:
         self.meter = Meter()
         processes.main_first(self._open_data)
         seed_everything(self.seed)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.train.tf32
+        train = self.train
+        cudnn.set_up(tf32=train.tf32, deterministic=train.deterministic, benchmark=train.cudnn_benchmark)
         self.model = build_model(options)
         if self.model.device.type == 'cpu':
             keep_freed_memory()
@@ -269,21 +270,22 @@ class Trainer:
         parts = [f'{self.options.datasets["train"].batch_size_per_gpu} images']
         parts += [f'{self.processes.world} processes'] if self.processes.world > 1 else []
         parts += [f'{self.train.accum_iter} micro-batches'] if self.train.accum_iter > 1 else []
-        start = start_row(self.iteration, self.model.device, self.processes.world)
+        start = start_row(self.iteration, self.train, self.model.device, self.processes.world)
         with self.processes.together():
             if self.processes.main:
                 self.experiment.record([start])
         if self.iteration:
             self.logger.info(f'Resumed from iteration {self.iteration:,}')
         self.logger.info(start.text())
+        for line in advice(self.train, self.train_set, self.model.device):
+            self.logger.warning(line)
         for line in self.model.loaded if not self.iteration else ():  # a state has replaced it
             self.logger.info(line)
         self.logger.info(
             f'{self.options.name}: {self.model.describe()}; {len(self.train_set):,} training images; '
             f'global batch {self.global_batch}'
             + (f' = {" x ".join(parts)}' if len(parts) > 1 else '')
-            + f'; {self.train.precision}{", channels_last" if self.train.channels_last else ""}; seed {self.seed}'
-            + f'; iterations {self.iteration:,} to {self.train.total_iter:,}'
+            + f'; seed {self.seed}; iterations {self.iteration:,} to {self.train.total_iter:,}'
         )
 
     def _log_end(self, seconds: float) -> None:

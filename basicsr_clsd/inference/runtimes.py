@@ -19,7 +19,7 @@ Run = Callable[[NDArray[Any]], NDArray[Any]]  # (N, C, h, w) in [0, 1] to (N, C,
 TORCH, ONNXRUNTIME, OPENVINO, NCNN = 'torch', 'onnxruntime', 'openvino', 'ncnn'
 # What each computes in, and what it needs. OpenVINO and ncnn in bf16 round the first and the last features, too.
 PRECISIONS = {
-    TORCH: ('fp32', 'bf16', 'fp16'),
+    TORCH: ('fp32', 'tf32', 'bf16', 'fp16'),
     ONNXRUNTIME: ('fp32',),
     OPENVINO: ('fp32', 'bf16'),
     NCNN: ('fp32',),

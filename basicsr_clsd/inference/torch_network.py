@@ -18,6 +18,7 @@ from basicsr_clsd.inference.tiles import upscale_in_tiles
 from basicsr_clsd.networks.check import TRIAL_SIDE, channels_taken, check_output, first_output, placed, trial_image
 from basicsr_clsd.networks.fused import FusedConv2d, add_convolved, convolve_relu, fused
 from basicsr_clsd.networks.precision import autocast, keep_ends_fp32
+from basicsr_clsd.runtime import cudnn
 from basicsr_clsd.runtime.memory import return_freed_memory
 
 FLOPS_OF_A_MAC = 2
@@ -36,8 +37,9 @@ class TorchNetwork:
         section: What it was built from.
         scale: Super-resolution factor s.
         channels: Of the images: 3, or 1 for luma; None: found out.
-        precision: ``fp32``, ``bf16`` or ``fp16``; the first and the last convolution, the mean shift and the scaling to
-            255 stay in fp32.
+        precision: ``fp32``, ``tf32`` (TensorFloat-32 in convolutions, where a GPU has it, else fp32), ``bf16`` or
+            ``fp16``; in the last two the first and the last convolution, the mean shift and the scaling to 255 stay in
+            fp32.
         device: Where it computes.
 
     Raises:
@@ -55,7 +57,8 @@ class TorchNetwork:
         device: torch.device = CPU,
     ) -> None:
         self.section, self.arch = section, section.type
-        self.scale, self.precision, self.device = scale, precision, device
+        self.tf32 = precision == 'tf32'
+        self.scale, self.precision, self.device = scale, 'fp32' if self.tf32 else precision, device
         module = student_of(module)
         self.parameters = sum(value.numel() for value in module.parameters())
         self.module = placed(module.eval().requires_grad_(False), device, torch.channels_last)
@@ -71,12 +74,12 @@ class TorchNetwork:
             self.channels = channels or channels_taken(self.upscale, scale, where)
         side = max(TRIAL_SIDE, self.window)
         draw = torch.Generator().manual_seed(0)
-        self._running = fused(self.module, precision, torch.rand(1, self.channels, side, side, generator=draw))
+        self._running = fused(self.module, self.precision, torch.rand(1, self.channels, side, side, generator=draw))
 
     @torch.no_grad()
     def upscale(self, lq: Tensor) -> Tensor:
         """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), float32, unclipped, on the CPU."""
-        with autocast(self.device, self.precision):
+        with autocast(self.device, self.precision), cudnn.inference(self.tf32):
             if isinstance(self._running, EDSR):
                 lq = lq.to(self.device, memory_format=torch.channels_last)
                 return upscale_in_stages(self._running, lq, self.scale).cpu()

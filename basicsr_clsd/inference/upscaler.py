@@ -34,8 +34,8 @@ class Upscaler:
         runtime: What runs the network: ``torch``, ``onnxruntime``, ``openvino`` or ``ncnn``, to which weights are
             converted in memory; ``auto``: torch, unless a faster one is installed whose result is the same. None:
             torch, or onnxruntime for an ONNX file.
-        precision: ``fp32``, ``bf16`` (of torch and OpenVINO) or ``fp16`` (of torch); ``auto``: bf16 where the hardware
-            has it, it is faster, and it costs at most 0.01 dB.
+        precision: ``fp32``, ``bf16`` (of torch and OpenVINO), ``fp16`` or ``tf32`` (of torch); ``auto``: bf16 where the
+            hardware has it, it is faster, and it costs at most 0.01 dB.
         alpha: How transparency is upscaled: by the ``network``, as gray is, or ``bicubic``.
         gpu: Use a GPU if there is one.
 

@@ -23,9 +23,10 @@ from basicsr_clsd.config.training import Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.schedule import Factors
 from basicsr_clsd.models.stepper import Stepper, build_optimizer, trunk_gradient_norm
-from basicsr_clsd.networks.check import channels_of, check_output, placed, trial_image
+from basicsr_clsd.networks.check import channels_of, check_output, compiled, placed, trial_image
 from basicsr_clsd.networks.precision import keep_ends_fp32
 from basicsr_clsd.networks.weights import load_weights
+from basicsr_clsd.runtime import cudnn
 from basicsr_clsd.runtime.device import training_device
 from basicsr_clsd.runtime.distributed import averaging
 
@@ -98,8 +99,7 @@ class SupervisedModel(BaseModel):
         scheduler = registry.build('schedulers', train.scheduler, 'train.scheduler', optimizer)
         self.optimizers, self.schedulers = [optimizer], [scheduler]
         self.stepper = Stepper(self._trained(), optimizer, train.precision, self.device)
-        if train.compile:
-            self.net_g.compile()
+        compiled(self.net_g, train.compile)
         self.idle: set[str] = set()
         self._join_processes()
 
@@ -246,6 +246,7 @@ class SupervisedModel(BaseModel):
         return image.float() if pixel_range == 1 else image.float() * pixel_range
 
     @torch.no_grad()
+    @cudnn.inference()
     def upscale(self, lq: Tensor, heads: bool = False) -> list[Tensor]:
         """Upscale images (N, 3, h, w) with the weights that would be deployed (the averaged ones if there are any).
 

@@ -14,7 +14,7 @@ from basicsr_clsd.archs.trunk import TapList, resolve
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.networks.check import channels_of, check_output, placed, trial_image
+from basicsr_clsd.networks.check import channels_of, check_output, compiled, placed, trial_image
 from basicsr_clsd.networks.precision import autocast, keep_ends_fp32
 from basicsr_clsd.networks.weights import load_weights
 
@@ -77,8 +77,7 @@ class Teacher:
         with keep_ends_fp32(self.network):
             image = trial_image(channels_of(options))
             check_output(self._try, image, options.scale, f'network_teacher: {section.type}')
-        if how.compile:
-            self.network.compile()
+        compiled(self.network, how.compile or False)
         count = sum(parameter.numel() for parameter in network.parameters())
         self.description = (
             f'{section.type}, {count:,} parameters from {path.pretrain_network_teacher}, {self.precision}'

@@ -1,4 +1,4 @@
-"""Placing a network on its device, and finding out whether it works."""
+"""Placing a network on its device, compiling it, and finding out whether it works."""
 
 from collections.abc import Callable
 
@@ -17,6 +17,12 @@ def placed(network: nn.Module, device: torch.device, memory_format: torch.memory
     """The network, moved to a device and into a memory format."""
     # Keywords alone, as `to` has no form that takes a device and a format without a type.
     return network.to(device=device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+
+
+def compiled(network: nn.Module, how: bool | str) -> None:
+    """Have a network's calls compiled; ``how``: whether, or the ``mode`` of ``torch.compile``."""
+    if how is not False:
+        network.compile(mode=None if how is True else how)
 
 
 def channels_of(options: Options, *phases: str) -> int:

@@ -14,11 +14,13 @@ BF16_PROBES = {'_is_amx_tile_supported': 'AMX', '_is_avx512_bf16_supported': 'AV
 CPUINFO = Path('/proc/cpuinfo')
 
 
-def computes_bf16(num_gpu: int | str) -> bool:
-    """Whether products of bfloat16 have instructions of their own on the GPU or the CPU that a run uses."""
+def computes_bf16(num_gpu: int | str) -> tuple[bool, str]:
+    """Whether products of bfloat16 have instructions of their own on the GPU or the CPU that a run uses, and why."""
     if training_device(num_gpu).type != 'cpu':
-        return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= AMPERE
-    return bool(cpu_bf16())
+        major, minor = torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
+        return major >= AMPERE, f'a GPU of compute capability {major}.{minor}'
+    found = cpu_bf16()
+    return bool(found), f'a CPU with {" and ".join(found)}' if found else 'a CPU without instructions for bf16'
 
 
 def cpu_bf16() -> list[str]:

@@ -45,6 +45,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_steps import BASICSR, CONVOLUTION, METHODS, TINY, Step, build_step, method_options, write_teachers
 
 from basicsr_clsd.engine.trainer import Trainer
+from basicsr_clsd.runtime import cudnn
 from basicsr_clsd.runtime.distributed import Processes
 from basicsr_clsd.runtime.memory import keep_freed_memory, process_peak, reset_process_peak
 
@@ -73,8 +74,7 @@ class Case:
 def set_flags(case: Case, args: argparse.Namespace) -> None:
     """Set the flags as the engine does; as BasicSR's train.py, which leaves cuDNN its choice, for all else."""
     ours = case.method in METHODS
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = ours, not ours
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = case.precision == 'tf32'
+    cudnn.set_up(tf32=case.precision == 'tf32', deterministic=ours, benchmark=not ours)
     keep_freed_memory(args.device == 'cpu' and case.method != BASICSR)
 
 

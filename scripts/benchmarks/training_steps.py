@@ -33,7 +33,8 @@ def method_options(method: str, setting: str, args: argparse.Namespace, extra: S
     """Load the options of a method in a setting."""
     file = METHODS['EDSR' if method == BASICSR else method]
     precision, *switches = setting.split('+')
-    overrides = ['train:tf32=true' if precision == 'tf32' else f'train:precision={precision}']
+    overrides = [f'train:tf32={str(precision == "tf32").lower()}']
+    overrides += [] if precision == 'tf32' else [f'train:precision={precision}']
     overrides += [f'train:{switch}=true' for switch in switches]
     overrides += [f'num_gpu={int(args.device == "cuda")}', f'datasets:train:batch_size_per_gpu={args.batch}', *extra]
     if method in WITH_TEACHER:

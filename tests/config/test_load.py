@@ -251,6 +251,10 @@ def test_unreadable_files_are_named(write, tmp_path):
         ({'datasets': ['a']}, "datasets: must be a section of keys, not ['a']"),
         ({'num_gpu': -1}, "num_gpu: must be 'auto', 0 or a number of GPUs, not -1"),
         ({'num_gpu': 'all'}, "num_gpu: must be 'auto', 0 or a number of GPUs, not 'all'"),
+        (
+            {'train': {**TRAIN, 'compile': 'fast'}},
+            'train.compile: must be true, false or one of default, reduce-overhead',
+        ),
         ({'manual_seed': -1}, 'manual_seed: input should be greater than or equal to 0, not -1'),
         ({'manual_seed': 2**63}, 'manual_seed: input should be less than'),
         ({'val': {'save_img': 5}}, 'val.save_img: input should be a valid boolean'),

@@ -26,7 +26,7 @@ def shipped() -> list[str]:
 
 def resolved(name: str) -> dict[str, Any]:
     """The values of a file that differ from the defaults, by section and key, as on a machine that computes bf16."""
-    with patch('basicsr_clsd.config.schema.computes_bf16', return_value=True):
+    with patch('basicsr_clsd.config.schema.computes_bf16', return_value=(True, '')):
         return _flat(load(OPTIONS / name).model_dump(exclude_defaults=True))
 
 

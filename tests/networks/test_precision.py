@@ -65,6 +65,14 @@ def test_free_settings_change_no_more_than_rounding(make_model, make_batch, chan
     assert changed.upscale(batch['lq'])[0] == pytest.approx(plain.upscale(batch['lq'])[0], abs=1e-5)
 
 
+@pytest.mark.parametrize(('flag', 'modes'), [(False, []), (True, [None]), ('max-autotune', ['max-autotune'])])
+def test_mode_of_compilation_is_torchs(make_model, monkeypatch, flag, modes):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda _, mode: asked.append(mode))
+    make_model({'train': {'compile': flag}})
+    assert asked == modes
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a C++ compiler on a CPU')
 def test_compiled_network_trains_as_the_plain_one_with_heads_and_moving_average(make_model, make_batch):

@@ -93,5 +93,6 @@ def test_log_says_precision_and_cpu(tiny_options, tmp_path, make_pairs, write_ya
     ended = run_command('train', '-opt', opt, '--debug')
     assert ended.code == 0, ended.err
     found = hardware.cpu_bf16()
-    assert ('; bf16, channels_last; ' if found else '; fp32; ') in ended.out
+    wanted = f'bf16 (auto: a CPU with {" and ".join(found)}), channels_last true'
+    assert f'precision {wanted if found else "fp32 (auto: a CPU without instructions for bf16)"}' in ended.out
     assert ', '.join(['CPU', *found, '']).rstrip(', ') + ';' in ended.out
