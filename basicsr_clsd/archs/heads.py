@@ -120,11 +120,6 @@ def _renamed(key: str, prefix: str, new: str) -> str:
     return new + key.removeprefix(prefix) if key.startswith(prefix) else key
 
 
-def student_of(network: nn.Module) -> nn.Module:
-    """The part of a network that is deployed: the student of one with heads, else the network itself."""
-    return network.student if isinstance(network, NetworkWithHeads) else network
-
-
 class Heads(nn.ModuleList):
     """The heads of a network, and what they need of it.
 

@@ -78,6 +78,24 @@ class HintTerm(Loss):
     )
 
 
+class FeatureRatioTerm(Loss):
+    """L_C of CSD: the ratio of distances between features."""
+
+    not_passed = ('schedule', 'extractor', 'vgg_weights', 'input', 'network', 'path', 'taps')
+    extractor: Literal['vgg19', 'network', 'pixels'] = Field(
+        default='vgg19', description='whose features: of VGG19, of a network of `network`, or the pixels themselves'
+    )
+    vgg_weights: str | None = Field(
+        default=None, description="vgg19: path of torchvision's `vgg19-dcbb9e9d.pth`, or `random`, for tests"
+    )
+    input: Literal['raw', 'imagenet'] = Field(
+        default='raw', description="vgg19: RGB in [0, 255], or normalised by ImageNet's mean and deviation"
+    )
+    network: Component | None = Field(default=None, description='network: registered arch and its arguments')
+    path: str | None = Field(default=None, description='network: its weights')
+    taps: Taps = Field(default_factory=list, description='network: features of it, as `student_taps` of a distillation')
+
+
 class DistillationTerm(Loss):
     """One term between the student and the teacher."""
 

@@ -16,6 +16,9 @@ def networks_in(options: Options) -> Iterator[tuple[str, Component]]:
     yield 'network_g', options.network_g
     if options.network_teacher is not None:
         yield 'network_teacher', options.network_teacher
+    contrast = options.train.contrast_opt if options.train is not None else None
+    if contrast is not None and contrast.network is not None:
+        yield 'train.contrast_opt.network', contrast.network
     for name, network in options.networks.items():
         if network.network_g is not None:
             yield f'networks.{name}.network_g', network.network_g

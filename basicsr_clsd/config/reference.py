@@ -28,6 +28,7 @@ SECTIONS = (
     ('`schedule` of a loss', schedule.Schedule),
     ('`train.self_distill_opt` has also', components.SelfDistillLoss),
     ('`train.hint_opt` has also', components.HintTerm),
+    ('`train.contrast_opt` has also', components.FeatureRatioTerm),
     ('Each of `train.distill_opt` has also', components.DistillationTerm),
 )
 INTRODUCTION = """# Options

@@ -197,7 +197,8 @@ class Options(Section):
     name: FileName = Field(description='name of the run and of its folders')
     model_type: str = Field(
         default='SupervisedModel',
-        description="`CLSDModel`, `KDModel` or `SupervisedModel`; BasicSR's `SRModel` and `SwinIRModel` mean the last",
+        description='`CLSDModel`, `KDModel`, `CSDModel` or `SupervisedModel`, which `SRModel` and `SwinIRModel` of '
+        'BasicSR mean',
     )
     scale: int = Field(ge=1, le=16, description='super-resolution factor s')
     num_gpu: Annotated[Literal['auto'] | Count, BeforeValidator(_gpus)] = Field(
@@ -206,7 +207,7 @@ class Options(Section):
     manual_seed: Seed | None = Field(default=None, description='seed of everything; left out: drawn, and written down')
     network_g: Component = Field(description='the student: registered arch and its arguments')
     network_teacher: Component | None = Field(
-        default=None, description='the teacher of `KDModel`: registered arch and its arguments (new key)'
+        default=None, description='the teacher of `KDModel` and `CSDModel`: registered arch and its arguments (new key)'
     )
     datasets: dict[str, Dataset] = Field(default_factory=dict, description='`train`, `val...`, `test...`')
     networks: dict[FileName, TestedNetwork] = Field(

@@ -9,6 +9,7 @@ from basicsr_clsd.config.components import (
     Component,
     ContrastiveTerm,
     DistillationTerm,
+    FeatureRatioTerm,
     HintTerm,
     Loss,
     ScheduledLoss,
@@ -67,6 +68,12 @@ class Train(Section):
     )
     hint_opt: HintTerm | None = Field(
         default=None, description="L_H: the heads' features against the student's, mean over heads (new key)"
+    )
+    contrast_opt: FeatureRatioTerm | None = Field(
+        default=None, description="L_C of `CSDModel`: the student's features near the teacher's (new key)"
+    )
+    teacher_opt: Loss | None = Field(
+        default=None, description='L_T of `CSDModel`: the wide network, its teacher, against HR (new key)'
     )
     distill_opt: list[DistillationTerm] | None = Field(
         default=None, description='terms between the student and the teacher (new key)'

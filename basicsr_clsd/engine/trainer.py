@@ -264,7 +264,8 @@ class Trainer:
     def _save_weights(self, label: str) -> None:
         with self.processes.together():
             if self.processes.main:
-                save(self.model.student_weights(), self.experiment.models / f'net_g_{label}.pth')
+                for name, weights in self.model.weights().items():
+                    save(weights, self.experiment.models / f'{name}_{label}.pth')
 
     def _log_start(self) -> None:
         parts = [f'{self.options.datasets["train"].batch_size_per_gpu} images']

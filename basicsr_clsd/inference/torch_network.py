@@ -15,7 +15,15 @@ from basicsr_clsd.config.components import Component
 from basicsr_clsd.conversion.source import SingleOutput, Source
 from basicsr_clsd.inference.network import OUTPUT_TILE
 from basicsr_clsd.inference.tiles import upscale_in_tiles
-from basicsr_clsd.networks.check import TRIAL_SIDE, channels_taken, check_output, first_output, placed, trial_image
+from basicsr_clsd.networks.check import (
+    TRIAL_SIDE,
+    channels_taken,
+    check_output,
+    first_output,
+    parameter_count,
+    placed,
+    trial_image,
+)
 from basicsr_clsd.networks.fused import FusedConv2d, add_convolved, convolve_relu, fused
 from basicsr_clsd.networks.precision import autocast, keep_ends_fp32
 from basicsr_clsd.runtime import cudnn
@@ -60,7 +68,7 @@ class TorchNetwork:
         self.tf32 = precision == 'tf32'
         self.scale, self.precision, self.device = scale, 'fp32' if self.tf32 else precision, device
         module = student_of(module)
-        self.parameters = sum(value.numel() for value in module.parameters())
+        self.parameters = parameter_count(module)
         self.module = placed(module.eval().requires_grad_(False), device, torch.channels_last)
         self._running = self.module
         self.window = window_of(module)

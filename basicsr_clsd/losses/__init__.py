@@ -4,6 +4,7 @@ from basicsr_clsd.losses.contrastive_loss import ContrastiveLoss
 from basicsr_clsd.losses.distillation_loss import DistillationLoss, OutputDistillationLoss, Outputs
 from basicsr_clsd.losses.hint_loss import HintLoss
 from basicsr_clsd.losses.laplace_loss import LaplaceKLLoss
+from basicsr_clsd.losses.ratio_of_features_loss import RatioOfFeaturesLoss
 from basicsr_clsd.losses.regressed_feature_loss import RegressedFeatureLoss, SelectiveFeatureLoss
 from basicsr_clsd.losses.spatial_affinity_loss import SpatialAffinityLoss
 
@@ -14,6 +15,7 @@ __all__ = [
     'LaplaceKLLoss',
     'OutputDistillationLoss',
     'Outputs',
+    'RatioOfFeaturesLoss',
     'RegressedFeatureLoss',
     'SelectiveFeatureLoss',
     'SpatialAffinityLoss',

@@ -1,6 +1,6 @@
 """Contrastive self-distillation: a student that learns through auxiliary heads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,8 @@ from basicsr_clsd.losses import ContrastiveLoss
 from basicsr_clsd.models.hints import HintedNetwork
 from basicsr_clsd.models.schedule import Gate
 from basicsr_clsd.models.supervised_model import SupervisedModel
-from basicsr_clsd.networks.check import channels_of, trial_image
-from basicsr_clsd.runtime.distributed import gather_batches, own_rows
+from basicsr_clsd.networks.check import channels_of, parameter_count, trial_image
+from basicsr_clsd.runtime.collectives import gather_batches, own_rows
 
 HINT = 'L_H'
 HEAD_TERMS = ('L_ASR', 'L_SD', 'L_CS', HINT)
@@ -70,7 +70,7 @@ class CLSDModel(SupervisedModel):
 
     def describe(self) -> str:
         """What is trained, for the log."""
-        adapters = 0 if self.hinted is None else sum(value.numel() for value in self.hinted.loss.parameters())
+        adapters = 0 if self.hinted is None else parameter_count(self.hinted.loss)
         return super().describe() + (f' and {adapters:,} in adapters' if adapters else '')
 
     def loss_terms(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -105,15 +105,9 @@ class CLSDModel(SupervisedModel):
             terms[HINT] = hint
         return terms, measures
 
-    def training_state(self) -> dict[str, Any]:
-        """Everything that an exact resume needs, with the adapters of a hint."""
-        hint = {} if self.hinted is None else {'hint': self.hinted.loss.state_dict()}
-        return {**super().training_state(), **hint}
-
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        super()._restore(state)
-        if self.hinted is not None:
-            self.hinted.loss.load_state_dict(state['hint'])
+    def _stateful(self) -> dict[str, Any]:
+        hint = {} if self.hinted is None else {'hint': self.hinted.loss}
+        return {**super()._stateful(), **hint}
 
 
 class _ScaledGradient(torch.autograd.Function):

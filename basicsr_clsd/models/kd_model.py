@@ -17,7 +17,7 @@ from basicsr_clsd.errors import FAULTS, UserError
 from basicsr_clsd.losses import DistillationLoss, Outputs
 from basicsr_clsd.models.supervised_model import SupervisedModel
 from basicsr_clsd.models.teacher import Tapped, Teacher, TermTaps, first_output
-from basicsr_clsd.networks.check import channels_of, trial_image
+from basicsr_clsd.networks.check import channels_of, parameter_count, trial_image
 
 KEY = 'train.distill_opt'
 
@@ -101,7 +101,7 @@ class KDModel(SupervisedModel):
 
     def describe(self) -> str:
         """What is trained, and by whom, for the log."""
-        layers = sum(parameter.numel() for parameter in self.pupil.terms.parameters())
+        layers = parameter_count(self.pupil.terms)
         regressors = f' and {layers:,} in regressors' if layers else ''
         return f'{super().describe()}{regressors}; teacher {self.teacher.description}'
 
@@ -119,15 +119,16 @@ class KDModel(SupervisedModel):
 
     def training_state(self) -> dict[str, Any]:
         """Everything that an exact resume needs; of the teacher only what tells it from others."""
-        terms = self.pupil.terms.state_dict()
-        return {**super().training_state(), 'terms': terms, 'teacher': self.teacher.fingerprint}
+        return {**super().training_state(), 'teacher': self.teacher.fingerprint}
+
+    def _stateful(self) -> dict[str, Any]:
+        return {**super()._stateful(), 'terms': self.pupil.terms}
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state['teacher'] != self.teacher.fingerprint:
             path = self.options.path.pretrain_network_teacher
             raise UserError(f'{path}: not the teacher of the run to resume; its weights are others')
         super()._restore(state)
-        self.pupil.terms.load_state_dict(state['terms'])
 
 
 class _Term(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_clsd import registry
+from basicsr_clsd.archs import ChannelSplittingNetwork, student_of
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.networks.precision import autocast
@@ -29,9 +30,13 @@ def build_optimizer(network: nn.Module, section: Component) -> torch.optim.Optim
     return registry.build('optimizers', section, where, parameters)
 
 
-def trunk_gradient_norm(student: nn.Module, term: Tensor) -> Tensor:
-    """Norm of a loss term's gradient in the trunk: all the student's parameters but the upsampler's and later ones."""
-    trunk = [value for name, value in student.named_parameters() if not name.startswith(NO_TRUNK)]
+def trunk_gradient_norm(network: nn.Module, term: Tensor) -> Tensor:
+    """Norm of a loss term's gradient in the trunk: all the student's parameters but the upsampler's and later ones.
+
+    Of a student that is a slice of a wider network, in the wider one's.
+    """
+    trained = network.wide if isinstance(network, ChannelSplittingNetwork) else student_of(network)
+    trunk = [value for name, value in trained.named_parameters() if not name.startswith(NO_TRUNK)]
     gradients = torch.autograd.grad(term, trunk, retain_graph=True, allow_unused=True)
     return torch.stack([grad.square().sum() for grad in gradients if grad is not None]).sum().sqrt()
 

@@ -1,7 +1,7 @@
 """A network trained against ground truth."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any, ClassVar
@@ -23,9 +23,9 @@ from basicsr_clsd.config.training import Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.schedule import Factors
 from basicsr_clsd.models.stepper import Stepper, build_optimizer, trunk_gradient_norm
-from basicsr_clsd.networks.check import channels_of, check_output, compiled, placed, trial_image
+from basicsr_clsd.networks.check import channels_of, check_output, compiled, parameter_count, placed, trial_image
 from basicsr_clsd.networks.precision import keep_ends_fp32
-from basicsr_clsd.networks.weights import load_weights
+from basicsr_clsd.networks.weights import load_weights, params
 from basicsr_clsd.runtime import cudnn
 from basicsr_clsd.runtime.device import training_device
 from basicsr_clsd.runtime.distributed import averaging
@@ -59,8 +59,7 @@ class SupervisedModel(BaseModel):
             name = type(self).__name__
             get_root_logger().error(f"{name} trains by basicsr_clsd/train.py, not by BasicSR's train_pipeline")
             sys.exit(2)
-        self.options = opt if isinstance(opt, Options) else Options.model_validate(opt)
-        options = self.options
+        self.options = options = opt if isinstance(opt, Options) else Options.model_validate(opt)
         super().__init__({'num_gpu': 0, 'is_train': options.train is not None, 'dist': False})
         self.device = training_device(options.num_gpu)
         self.loaded: list[str] = []  # what was loaded from which file, for the log
@@ -69,8 +68,8 @@ class SupervisedModel(BaseModel):
         self.window = window_of(self.net_g)
         self.parallel: DistributedDataParallel | None = None  # around what is trained, in a run of several processes
         with keep_ends_fp32(self.net_g):
-            image, where = trial_image(channels_of(options)), f'network_g: {options.network_g.type}'
-            check_output(lambda lq: self.upscale(lq)[0], image, options.scale, where)
+            image = trial_image(channels_of(options))
+            check_output(lambda lq: self.upscale(lq)[0], image, options.scale, f'network_g: {options.network_g.type}')
         self.log_dict: dict[str, Tensor] = {}
         self._white = torch.tensor(255.0, device=self.device)
         if options.train is not None:
@@ -95,9 +94,8 @@ class SupervisedModel(BaseModel):
         self.pixel_loss = self._build_loss(train.pixel_opt, 'L_SR')
         self.perceptual_loss = self._build_loss(train.perceptual_opt, *PERCEPTUAL)
         self._build_losses(train)
-        optimizer = build_optimizer(self._trained(), train.optim_g)
-        scheduler = registry.build('schedulers', train.scheduler, 'train.scheduler', optimizer)
-        self.optimizers, self.schedulers = [optimizer], [scheduler]
+        self.optimizers = [optimizer := build_optimizer(self._trained(), train.optim_g)]
+        self.schedulers = [registry.build('schedulers', train.scheduler, 'train.scheduler', optimizer)]
         self.stepper = Stepper(self._trained(), optimizer, train.precision, self.device)
         compiled(self.net_g, train.compile)
         self.idle: set[str] = set()
@@ -129,11 +127,10 @@ class SupervisedModel(BaseModel):
 
     def describe(self) -> str:
         """What is trained, for the log."""
-        count = _count(self.net_g.parameters())
-        student = _count(student_of(self.net_g).parameters())
-        in_heads = f' and {count - student:,} in heads' if count != student else ''
-        network = self.net_g.heads.description if isinstance(self.net_g, NetworkWithHeads) else None
-        return f'{network or self.options.network_g.type}, {student:,} parameters{in_heads}'
+        student = f'{parameter_count(student_of(self.net_g)):,} parameters'
+        if not isinstance(self.net_g, NetworkWithHeads):
+            return f'{self.options.network_g.type}, {student}'
+        return f'{self.net_g.heads.description}, {student} and {parameter_count(self.net_g.heads):,} in heads'
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: ``lq`` (N, 3, h, w), ``gt`` (N, 3, H, W) if there is one, and the files they came from.
@@ -169,7 +166,6 @@ class SupervisedModel(BaseModel):
         """
         if part == 0:
             self._start_iteration(current_iter)
-        frequency = self.options.logger.grad_norm_freq
         # Processes exchange gradients once, with those of the last micro-batch.
         waiting = self.parallel.no_sync() if self.parallel is not None and part + 1 < parts else nullcontext()
         with waiting:
@@ -177,9 +173,8 @@ class SupervisedModel(BaseModel):
             terms, factors = self.factors.weigh(terms)
             total = torch.stack(list(terms.values())).sum()
             log = {**terms, **factors, **measures, 'L_total': total}
-            if frequency and current_iter % frequency == 0:
-                student = student_of(self.net_g)
-                log |= {f'grad_{name}': trunk_gradient_norm(student, term) for name, term in terms.items()}
+            if (every := self.options.logger.grad_norm_freq) and current_iter % every == 0:
+                log |= {f'grad_{name}': trunk_gradient_norm(self.net_g, term) for name, term in terms.items()}
             self.stepper.backward(total / parts)
         before = self.log_dict if part else {}
         self.log_dict = {name: before.get(name, 0) + value.detach() / parts for name, value in log.items()}
@@ -234,9 +229,8 @@ class SupervisedModel(BaseModel):
             terms['L_SR'] = self.pixel_loss(self.in_pixel_range(sr), self.in_pixel_range(self.gt))
         if self.perceptual_loss is not None and self.factors.active(*PERCEPTUAL):
             # VGG's inputs are in [0, 1] by its own normalisation.
-            for name, term in zip(PERCEPTUAL, self.perceptual_loss(sr, self.gt), strict=True):
-                if term is not None:
-                    terms[name] = term
+            both = zip(PERCEPTUAL, self.perceptual_loss(sr, self.gt), strict=True)
+            terms |= {name: term for name, term in both if term is not None}
         return terms
 
     def in_pixel_range(self, image: Tensor) -> Tensor:
@@ -268,21 +262,26 @@ class SupervisedModel(BaseModel):
 
     def student_weights(self) -> dict[str, dict[str, Tensor]]:
         """What is deployed: ``params`` (and ``params_ema``) of the student alone, under its stock arch's keys."""
-        weights = {'params': _on_cpu(student_of(self.net_g).state_dict())}
-        if self.net_g_ema is not None:
-            weights['params_ema'] = _on_cpu(student_of(self.net_g_ema).state_dict())
-        return weights
+        return params(student_of(self.net_g), None if self.net_g_ema is None else student_of(self.net_g_ema))
+
+    def weights(self) -> dict[str, dict[str, Any]]:
+        """The files of weights that a training writes, by the beginnings of their names."""
+        return {'net_g': self.student_weights()}
+
+    def _stateful(self) -> dict[str, Any]:
+        """What an exact resume restores, by its key in the training state; None: the run has it not."""
+        return {
+            'net_g': self.net_g,
+            'net_g_ema': self.net_g_ema,
+            'optimizer': self.optimizers[0],
+            'scheduler': self.schedulers[0],
+            'stepper': self.stepper,
+            'gate': self.factors.gate,
+        }
 
     def training_state(self) -> dict[str, Any]:
         """Everything of the model that an exact resume needs."""
-        return {
-            'net_g': self.net_g.state_dict(),
-            'net_g_ema': None if self.net_g_ema is None else self.net_g_ema.state_dict(),
-            'optimizer': self.optimizers[0].state_dict(),
-            'scheduler': self.schedulers[0].state_dict(),
-            'stepper': self.stepper.state_dict(),
-            'gate': None if self.factors.gate is None else self.factors.gate.state_dict(),
-        }
+        return {key: None if part is None else part.state_dict() for key, part in self._stateful().items()}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`training_state` returned.
@@ -296,19 +295,6 @@ class SupervisedModel(BaseModel):
             raise UserError(f'the training state is of another network: {str(error).splitlines()[0]}') from error
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self.net_g.load_state_dict(state['net_g'])
-        if self.net_g_ema is not None:
-            self.net_g_ema.load_state_dict(state['net_g_ema'])
-        self.optimizers[0].load_state_dict(state['optimizer'])
-        self.schedulers[0].load_state_dict(state['scheduler'])
-        self.stepper.load_state_dict(state['stepper'])
-        if self.factors.gate is not None:
-            self.factors.gate.load_state_dict(state['gate'])
-
-
-def _count(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() for tensor in tensors)
-
-
-def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.detach().cpu() for key, value in state.items()}
+        for key, part in self._stateful().items():
+            if part is not None:
+                part.load_state_dict(state[key])

@@ -14,7 +14,7 @@ from basicsr_clsd.archs.trunk import TapList, resolve
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.networks.check import channels_of, check_output, compiled, placed, trial_image
+from basicsr_clsd.networks.check import channels_of, check_output, compiled, parameter_count, placed, trial_image
 from basicsr_clsd.networks.precision import autocast, keep_ends_fp32
 from basicsr_clsd.networks.weights import load_weights
 
@@ -42,6 +42,27 @@ class TermTaps:
         self.features = FeatureTaps(network, [tap for term in self.of_terms for tap in term], where)
 
 
+def build_teacher(options: Options) -> tuple[nn.Module, str]:
+    """Build ``network_teacher``, the student of one with heads, and load ``path.pretrain_network_teacher`` if given.
+
+    Returns:
+        The network, and a line for the log; empty without a file.
+
+    Raises:
+        UserError: The file is not there or does not fit, or the network cannot be built.
+    """
+    path, line = options.path, ''
+    assert options.network_teacher is not None
+    network = registry.build('archs', options.network_teacher, 'network_teacher')
+    if path.pretrain_network_teacher is not None:
+        key = path.param_key_teacher
+        try:
+            line = load_weights(network, path.pretrain_network_teacher, [key], option='path.param_key_teacher')
+        except UserError as error:
+            raise UserError(f'path.pretrain_network_teacher: {error}') from error
+    return student_of(network), line
+
+
 class Teacher:
     """``network_teacher`` with the weights of ``path.pretrain_network_teacher``, in eval mode, without gradients.
 
@@ -64,13 +85,7 @@ class Teacher:
         how = options.train.teacher
         self.device, self.precision = device, how.precision or 'fp32'
         self.memory_format = torch.channels_last if how.channels_last else torch.contiguous_format
-        network = registry.build('archs', section, 'network_teacher')
-        try:
-            key = path.param_key_teacher
-            self.loaded = load_weights(network, path.pretrain_network_teacher, [key], option='path.param_key_teacher')
-        except UserError as error:
-            raise UserError(f'path.pretrain_network_teacher: {error}') from error
-        network = student_of(network)
+        network, self.loaded = build_teacher(options)
         self.fingerprint = _digest(network)
         self.network = placed(network.requires_grad_(False), device, self.memory_format)
         self.taps = TermTaps(self.network.eval(), taps, where, 'teacher_taps')
@@ -78,7 +93,7 @@ class Teacher:
             image = trial_image(channels_of(options))
             check_output(self._try, image, options.scale, f'network_teacher: {section.type}')
         compiled(self.network, how.compile or False)
-        count = sum(parameter.numel() for parameter in network.parameters())
+        count = parameter_count(network)
         self.description = (
             f'{section.type}, {count:,} parameters from {path.pretrain_network_teacher}, {self.precision}'
         )

@@ -25,6 +25,11 @@ def compiled(network: nn.Module, how: bool | str) -> None:
         network.compile(mode=None if how is True else how)
 
 
+def parameter_count(network: nn.Module) -> int:
+    """How many parameters a network has."""
+    return sum(value.numel() for value in network.parameters())
+
+
 def channels_of(options: Options, *phases: str) -> int:
     """Channels of the images: 3, or 1 where the options train or test on luma; of ``phases``, by default of all."""
     sections = [section for _, section in options.sets(*phases)] if phases else options.datasets.values()

@@ -123,6 +123,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f'{path}: {UNREADABLE}') from error
 
 
+def params(network: nn.Module, average: nn.Module | None) -> dict[str, dict[str, Tensor]]:
+    """A file of weights: ``params`` of a network and, if there is one, ``params_ema`` of its moving average."""
+    networks = {'params': network, **({} if average is None else {'params_ema': average})}
+    return {
+        key: {name: value.detach().cpu() for name, value in each.state_dict().items()} for key, each in networks.items()
+    }
+
+
 def load_weights(
     network: nn.Module,
     file: str | Path | WeightsFile,

@@ -1,4 +1,4 @@
-"""The processes of a run: their start and end, what they agree on, and a gather that gradients go through."""
+"""The processes of a run: their start and end, what they agree on, and the average of their gradients."""
 
 import gc
 import inspect
@@ -6,15 +6,15 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 import torch
-from torch import Tensor, nn
 from torch import distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from basicsr_clsd.errors import FAILURE, PeerError, UserError, exit_code
@@ -148,48 +148,6 @@ def _watch(store: dist.Store, ended: threading.Event) -> None:
             sys.stderr.flush()
             os._exit(code)
         return
-
-
-class _GatherBatches(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *batches: Tensor) -> tuple[Tensor, ...]:
-        ctx.world, ctx.own = dist.get_world_size(), own_rows(len(batches[0]))
-        ctx.set_materialize_grads(False)
-        stacked = torch.stack(batches)
-        parts = stacked.new_empty(ctx.world, *stacked.shape)
-        dist.all_gather(list(parts.unbind()), stacked)
-        return tuple(part.flatten(0, 1) for part in parts.unbind(1))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        # Every process computes one and the same loss of the whole batch, so the sum of their gradients, which the
-        # reverse of a gather would ask all processes for, is `world` times this one's. DistributedDataParallel's mean
-        # over processes takes the factor out again.
-        return tuple(None if gradient is None else gradient[ctx.own] * ctx.world for gradient in gradients)
-
-
-def own_rows(size: int) -> slice:
-    """Where a batch of this process is among those of all, joined: ``size`` rows; all rows without a process group."""
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    return slice(rank * size, (rank + 1) * size)
-
-
-def gather_batches(batches: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Join each of some batches with the same batch of all processes, in the order of their ranks, with gradient.
-
-    For a loss that every process computes alike on the joined batches, under ``DistributedDataParallel``: its gradient
-    is then that of one process with the whole batches. Only the gradient of :func:`own_rows` is used.
-
-    Args:
-        batches: (N, ...) each, of one shape and type in all processes.
-
-    Returns:
-        (W·N, ...) each, for W processes; ``batches`` itself without a process group.
-    """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return batches
-    gathered: tuple[Tensor, ...] = _GatherBatches.apply(*batches)  # pyright: ignore[reportAssignmentType]
-    return gathered
 
 
 def averaging(module: nn.Module, device: torch.device, find_unused: bool) -> DistributedDataParallel:

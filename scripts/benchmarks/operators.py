@@ -31,6 +31,7 @@ from basicsr_clsd.networks.check import channels_of
 CHANNELS_LAST = 'train:channels_last=true'
 CONTRASTIVE = 'train:contrastive_opt:'
 TEACHER = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 32, 'upscale': 4}
+NARROW = ['network_g:num_feat=4', 'network_teacher:num_feat=8']
 # A row of the table: options, and overrides.
 CASES: dict[str, tuple[str, list[str]]] = {
     'EDSR': ('EDSR', []),
@@ -50,6 +51,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
     'CLSD on SRVGG': ('CLSD_SRVGG', []),
     'CLSD on ECBSR': ('CLSD_ECBSR', []),
     'CLSD on MSRResNet': ('CLSD_MSRResNet', []),
+    'BYOT': ('BYOT', []),
+    'CSD': ('CSD_16', ['train:contrast_opt:vgg_weights=random', 'path:pretrain_network_teacher=null', *NARROW]),
     'FAKD': ('FAKD', []),
     'FitNet': ('FitNet', []),
     'LFD': ('LFD', []),
@@ -73,7 +76,7 @@ def build(case: str, folder: Path) -> SupervisedModel:
     """Build the model of a case."""
     method, overrides = CASES[case]
     options = load(f'train_{method}_x4.yml', overrides)
-    if options.network_teacher is not None:
+    if options.path.pretrain_network_teacher is not None:
         options.network_teacher = Component.model_validate(TEACHER)
         options.path.pretrain_network_teacher = str(folder / 'teacher.pth')
     return build_model(options)

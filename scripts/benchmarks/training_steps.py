@@ -17,14 +17,18 @@ BASICSR, CONVOLUTION = 'BasicSR', 'convolution'
 METHODS = {
     'EDSR': 'train_EDSR_x{}.yml',
     'DS': 'train_DS_x{}.yml',
+    'BYOT': 'train_BYOT_x{}.yml',
     'CLSD': 'train_CLSD_x{}.yml',
     'FAKD': 'train_FAKD_x{}.yml',
     'LFD': 'train_LFD_x{}.yml',
     'LSFD': 'train_LSFD_x{}.yml',
+    'CSD': 'train_CSD_x{}.yml',
+    'CSD_16': 'train_CSD_16_x{}.yml',
     'EDSR_L': 'teacher/train_EDSR_L_x{}.yml',
 }
 # The same code at next to no memory; two images, as the contrastive loss compares them.
 TINY = ['network_g:num_feat=4', 'datasets:train:gt_size=24', 'datasets:train:batch_size_per_gpu=2']
+CSD_NEGATIVES = 10  # as many as its batch of 16 has; fewer images have as many negatives as images
 TINY_TEACHER = 'network_teacher:num_feat=4'
 Step = Callable[[], None]
 
@@ -40,6 +44,10 @@ def method_options(method: str, setting: str, args: argparse.Namespace, extra: S
     if method in WITH_TEACHER:
         size, tiny = ('tiny', [TINY_TEACHER]) if extra is TINY else ('full', [])
         overrides += [f'path:pretrain_network_teacher={args.folder}/{size}.pth', *tiny]
+    if method.startswith('CSD'):
+        negatives = min(CSD_NEGATIVES, 2 if extra is TINY else args.batch)
+        overrides += ['path:pretrain_network_teacher=null', 'train:contrast_opt:vgg_weights=random']
+        overrides += [f'train:contrast_opt:num_negative={negatives}']
     options = load(SHIPPED_OPTIONS / file.format(args.scale), overrides)
     check(options)
     return options

@@ -233,7 +233,7 @@ def test_distillation_with_a_teacher_passes(options):
         ),
         (
             {'model_type': 'CLSDModel'},
-            'network_teacher: CLSDModel has no teacher; leave it out, or use model_type: KDModel',
+            'network_teacher: CLSDModel has no teacher; leave it out, or use model_type: CSDModel or KDModel',
         ),
         (
             {'model_type': 'SupervisedModel', 'network_teacher': None},
@@ -251,6 +251,45 @@ def test_distillation_with_a_teacher_passes(options):
 )
 def test_teacher_and_terms_must_fit_each_other(options, changes, text):
     whole = {**KD, 'train': dict(KD['train'])}
+    for key, value in changes.items():
+        whole[key] = {**whole[key], **value} if isinstance(value, dict) else value
+    assert told(check, options(whole)).startswith(text)
+
+
+CSD = {
+    'model_type': 'CSDModel',
+    'network_teacher': {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'upscale': 2},
+    'train': {
+        'aux_opt': None,
+        'contrastive_opt': None,
+        'teacher_opt': {'type': 'L1Loss'},
+        'contrast_opt': {'type': 'RatioOfFeaturesLoss', 'extractor': 'pixels'},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ('changes', 'text'),
+    [
+        ({'network_teacher': None}, 'network_teacher: missing; CSDModel needs it'),
+        ({'network_teacher': {'upscale': 4}}, 'network_teacher.upscale: 4 does not match scale: 2'),
+        (
+            {'train': {'aux_opt': {'type': 'L1Loss'}}},
+            'train.aux_opt: CSDModel has no such loss; leave it out, or use model_type: CLSDModel',
+        ),
+        (
+            {'train': {'contrast_opt': {'type': 'RatioOfFeaturesLoss', 'num_negatives': 8}}},
+            "train.contrast_opt.num_negatives: RatioOfFeaturesLoss has no such argument (did you mean 'num_negative'?)",
+        ),
+        (
+            {'train': {'contrast_opt': {'type': 'RatioOfFeaturesLoss', 'network': {'type': 'EDSR', 'num_foot': 4}}}},
+            'train.contrast_opt.network.num_foot: EDSR has no such argument',
+        ),
+    ],
+)
+def test_csd_must_have_a_teacher_and_losses_of_its_own(options, changes, text):
+    check(options(CSD))
+    whole = {**CSD, 'train': dict(CSD['train'])}
     for key, value in changes.items():
         whole[key] = {**whole[key], **value} if isinstance(value, dict) else value
     assert told(check, options(whole)).startswith(text)

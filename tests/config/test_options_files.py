@@ -9,6 +9,7 @@ from basicsr.archs.edsr_arch import EDSR
 from helpers.resolved_options import OPTIONS, SNAPSHOT, resolved, shipped
 
 from basicsr_clsd import registry
+from basicsr_clsd.archs import ChannelSplittingNetwork
 from basicsr_clsd.config import check, load
 
 FILES = shipped()
@@ -43,7 +44,7 @@ def test_names_of_runs_are_those_of_their_files_and_distinct():
         assert run == (small if Path(name).parent.as_posix() == 'small' else stem)
 
 
-@pytest.mark.parametrize('method', ['EDSR', 'CLSD', 'FAKD', 'CLSD_eq6'])
+@pytest.mark.parametrize('method', ['EDSR', 'CLSD', 'FAKD', 'CLSD_eq6', 'BYOT', 'CSD'])
 def test_files_of_two_scales_differ_in_what_depends_on_the_scale(method):
     two, four = (resolved(f'train_{method}_x{scale}.yml') for scale in (2, 4))
     different = {key.split('.')[-1] for key in two | four if two.get(key) != four.get(key)}
@@ -56,6 +57,29 @@ def test_teacher_has_the_parameters_of_the_paper(scale, parameters):
     with torch.device('meta'):
         network = EDSR(**load(OPTIONS / f'teacher/train_EDSR_L_x{scale}.yml').network_g.arguments())
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ('method', 'scale', 'student', 'teacher', 'file'),
+    [
+        ('CSD', 2, 2_551_555, 40_729_603, 'EDSR_L'),
+        ('CSD', 3, 2_736_195, 43_680_003, 'EDSR_L'),
+        ('CSD', 4, 2_699_267, 43_089_923, 'EDSR_L'),
+        ('CSD_16', 2, 1_369_859, 21_847_043, 'EDSR_L16'),
+        ('CSD_16', 3, 1_554_499, 24_797_443, 'EDSR_L16'),
+        ('CSD_16', 4, 1_517_571, 24_207_363, 'EDSR_L16'),
+    ],
+)
+def test_csd_trains_a_slice_of_the_teacher_that_a_file_trains(method, scale, student, teacher, file):
+    options = load(OPTIONS / f'train_{method}_x{scale}.yml')
+    assert options.network_teacher == load(OPTIONS / f'teacher/train_{file}_x{scale}.yml').network_g
+    assert options.path.pretrain_network_teacher == f'experiments/train_{file}_x{scale}/models/net_g_latest.pth'
+    with torch.device('meta'):
+        whole = ChannelSplittingNetwork(
+            *(EDSR(**section.arguments()) for section in (options.network_teacher, options.network_g))
+        )
+    assert sum(value.numel() for value in whole.slices().values()) == student
+    assert sum(value.numel() for value in whole.parameters() if value.requires_grad) == teacher
 
 
 # Students with heads: taps, what heads add, their width, parameters at x4.

@@ -21,11 +21,35 @@ BYOT = {
     'contrastive_opt': None,
     'hint_opt': {'type': 'HintLoss', 'loss_weight': 0.1},
 }
+L1 = {'type': 'L1Loss', 'loss_weight': 1}
+# More negatives than one of two processes has images; with processes of their own they would be others.
+CSD = {
+    'aux_opt': None,
+    'contrastive_opt': None,
+    'pixel_opt': L1,
+    'teacher_opt': L1,
+    'contrast_opt': {'type': 'RatioOfFeaturesLoss', 'loss_weight': 20, 'num_negative': 3, 'vgg_weights': 'random'},
+}
+PLAIN_EDSR = {**NO_EDSR, 'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 2}
+RCAN_STUDENT = {**NO_EDSR, 'type': 'RCAN', **SIZES, 'upscale': 2}
+
+
+def csd(student):
+    return {
+        'model_type': 'CSDModel',
+        'network_g': student,
+        'network_teacher': {key: value for key, value in {**student, 'num_feat': 16}.items() if value is not None},
+        'train': CSD,
+    }
+
+
 STOCK_EDSR, STOCK_RCAN = (lambda: EDSR(3, 3, 8, 2, 2)), (lambda: RCAN(**SIZES, upscale=2))
 # Options, what is deployed, and where in the training state that is which the loss trains beside the network.
 METHODS = {
     'BYOT': ({'train': BYOT}, STOCK_EDSR, 'hint'),
     'BYOT on RCAN': ({'network_g': {**NO_EDSR, **AROUND_RCAN}, 'train': BYOT}, STOCK_RCAN, 'hint'),
+    'CSD': (csd(PLAIN_EDSR), STOCK_EDSR, None),
+    'CSD on RCAN': (csd(RCAN_STUDENT), STOCK_RCAN, None),
 }
 BATCH, ITERATIONS = 4, 8
 # After one step of SGD with a huge rate the weights are the gradient, to rounding.
@@ -81,12 +105,13 @@ def test_killed_and_resumed_run_has_the_bits_of_the_whole_and_deploys_the_stock_
     end_well(run_command, opt, '--auto_resume')
     for part in ('model', 'random'):
         same(state(root)[part], state(whole)[part])
-    for path in (root / 'models').glob('net_g_*'):
-        weights = torch.load(path, weights_only=True)
-        same(weights, torch.load(whole / 'models' / path.name, weights_only=True))
+    saved = {path.name: torch.load(path, weights_only=True) for path in (root / 'models').iterdir()}
+    same(saved, {name: torch.load(whole / 'models' / name, weights_only=True) for name in saved})
+    for name, weights in saved.items():
         assert weights.keys() == {'params', 'params_ema'}
-        for each in weights.values():
-            METHODS[method][1]().load_state_dict(each, strict=True)
+        if name.startswith('net_g_'):
+            for each in weights.values():
+                METHODS[method][1]().load_state_dict(each, strict=True)
 
 
 @every_method
@@ -108,3 +133,15 @@ def test_two_processes_train_as_one_does(run_folder, run_command, method):
     two, opt = run_folder('two', method, batch=BATCH // 2)
     end_well(run_command, opt, processes=2)
     torch.testing.assert_close(trained(two, method, ITERATIONS), trained(one, method, ITERATIONS), rtol=0, atol=1e-5)
+
+
+def test_hint_that_comes_and_goes_trains_in_two_processes_as_in_one(run_folder, run_command):
+    hint = {**BYOT['hint_opt'], 'schedule': {'start_iter': 2, 'anneal_start': 4, 'anneal_end': 6}}
+    one, opt = run_folder('one', 'BYOT', hint_opt=hint)
+    end_well(run_command, opt)
+    two, opt = run_folder('two', 'BYOT', batch=BATCH // 2, hint_opt=hint)
+    end_well(run_command, opt, processes=2)
+    torch.testing.assert_close(trained(two, 'BYOT', ITERATIONS), trained(one, 'BYOT', ITERATIONS), rtol=0, atol=1e-5)
+    learnt = [state(one, iteration)['model']['hint'] for iteration in (2, 4, 6, 8)]
+    changed = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in (learnt[:2], learnt[2:])]
+    assert changed == [True, False]

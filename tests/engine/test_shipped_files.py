@@ -65,6 +65,10 @@ def overrides_for(options, images, folder):
     for key, loss in options.train.losses().items():
         if loss.schedule is not None and loss.schedule.anneal_end is not None:  # later than the run's end
             overrides += [f'{key.replace(".", ":")}:schedule=null']
+    contrast = options.train.contrast_opt
+    if contrast is not None:
+        overrides += ['train:contrast_opt:num_negative=2']
+        overrides += ['train:contrast_opt:vgg_weights=random'] if contrast.extractor == 'vgg19' else []
     teacher = options.network_teacher
     if teacher is not None:
         small = {**teacher.arguments(), 'num_feat': SMALL['num_feat']}

@@ -14,7 +14,7 @@ from conftest import REPO
 from torch.utils import backend_registration
 
 BENCHMARKS = REPO / 'scripts' / 'benchmarks'
-QUICK = {'CLSD': 700, 'CLSD, 64 images': 760, 'CLSD on SRVGG': 830, 'FAKD': 1420}
+QUICK = {'CLSD': 700, 'CLSD, 64 images': 760, 'CLSD on SRVGG': 830, 'FAKD': 1420, 'BYOT': 730, 'CSD': 1280}
 OTHERS = {
     'EDSR': 310,
     'ASR': 640,
