@@ -145,3 +145,54 @@ def test_hint_that_comes_and_goes_trains_in_two_processes_as_in_one(run_folder, 
     learnt = [state(one, iteration)['model']['hint'] for iteration in (2, 4, 6, 8)]
     changed = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in (learnt[:2], learnt[2:])]
     assert changed == [True, False]
+
+
+@pytest.mark.parametrize(
+    ('method', 'change', 'told'),
+    [
+        (
+            'BYOT',
+            {'network_g:head_share_tail': 'true'},
+            'train.hint_opt: needs heads with upsamplers of their own; these',
+        ),
+        (
+            'BYOT',
+            {'train:hint_opt:sourse': 'next'},
+            'train.hint_opt.sourse: HintLoss has no such argument (did you mean',
+        ),
+        (
+            'CSD',
+            {'train:contrast_opt:num_negative': BATCH + 1},
+            'train.contrast_opt.num_negative: 5 are more than the 4',
+        ),
+        (
+            'CSD',
+            {'train:contrast_opt:vgg_weights': 'none.pth'},
+            'train.contrast_opt.vgg_weights: none.pth: no such file',
+        ),
+        (
+            'CSD',
+            {'train:contrast_opt:vgg_weights': 'null'},
+            'train.contrast_opt.vgg_weights: missing; extractor: vgg19',
+        ),
+        ('CSD', {'network_teacher:num_feat': 4}, 'network_g: conv_first.weight is (8, 3, 3, 3), and (4, 3, 3, 3) in'),
+        ('CSD', {'network_teacher': 'null'}, 'network_teacher: missing; CSDModel needs it'),
+    ],
+)
+def test_mistakes_are_told_in_one_line_before_training(run_folder, run_command, method, change, told):
+    root, opt = run_folder('run', method)
+    overrides = [f'{key}={value}' for key, value in change.items()]
+    ended = run_command('train', '-opt', opt, '--force_yml', *overrides)
+    assert ended.code == 2, (ended.out, ended.err)
+    (line,) = ended.err.splitlines()
+    assert line.startswith(f'error: {told}')
+    assert not root.exists()
+
+
+def test_more_negatives_than_two_processes_have_images_are_told_once(run_folder, run_command):
+    root, opt = run_folder('run', 'CSD', batch=1)
+    ended = run_command('train', '-opt', opt, processes=2)
+    assert [each.code for each in ended] == [2, 2]
+    (line,) = ''.join(each.err for each in ended).splitlines()
+    assert line == 'error: train.contrast_opt.num_negative: 3 are more than the 2 images of a batch'
+    assert not root.exists()
