@@ -54,7 +54,9 @@ METHODS = {
 BATCH, ITERATIONS = 4, 8
 # After one step of SGD with a huge rate the weights are the gradient, to rounding.
 GRADIENT = {'optim_g': {'type': 'SGD', 'lr': 1e9, 'betas': None}, 'total_iter': 1, 'scheduler': {'milestones': [9]}}
-every_method = pytest.mark.parametrize('method', METHODS)
+every_method = pytest.mark.parametrize(
+    'method', [pytest.param(name, marks=pytest.mark.slow) if 'RCAN' in name else name for name in METHODS]
+)
 
 
 @pytest.fixture

@@ -228,6 +228,21 @@ def test_micro_batches_average_the_gradients_of_their_own_ratios(make_model, mak
         torch.testing.assert_close(mine.grad, sum(its) / 2, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize('contrast', [CONTRAST, VGG], ids=['pixels', 'vgg19'])
+def test_memory_format_changes_no_more_than_rounding(make_model, make_batch, contrast):
+    plain, changed = (make_model(options(contrast, channels_last=flag)) for flag in (False, True))
+    for iteration in (1, 2, 3):
+        batch = make_batch(iteration)
+        assert step(changed, batch, iteration) == pytest.approx(step(plain, batch, iteration), rel=1e-4)
+    weight = changed.net_g.wide.body[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    weights = changed.weights()
+    stock = EDSR(3, 3, 8, 2, 2, 0.1).eval()
+    stock.load_state_dict(weights['net_g']['params'], strict=True)
+    with torch.no_grad():
+        torch.testing.assert_close(stock(batch['lq']), changed.upscale(batch['lq'])[0], rtol=0, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a C++ compiler on a CPU')
 def test_compiled_network_trains_as_the_plain_one(make_model, make_batch):
