@@ -113,7 +113,7 @@ def WithHeads(  # noqa: N802  (a registered name; BasicSR calls it as it calls i
         ValueError: The student, or a head for its scale, cannot be built; the student may raise others.
     """
     settings = _head_settings({} if head is None else head)
-    return NetworkWithHeads(_build_student(student), taps, settings, global_skip)
+    return NetworkWithHeads(build_bare(student, 'student'), taps, settings, global_skip)
 
 
 def _renamed(key: str, prefix: str, new: str) -> str:
@@ -255,13 +255,14 @@ def _size(feature: Tensor) -> str:
     return f'{feature.shape[2]} x {feature.shape[3]}'
 
 
-def _build_student(section: Mapping[str, Any]) -> nn.Module:
+def build_bare(section: Mapping[str, Any], where: str) -> nn.Module:
+    """Build the network, without heads, that another one contains in its argument ``where``; ``UserError`` names it."""
     archs = known('archs')
     if not isinstance(section, Mapping) or section.get('type') not in archs:
-        raise UserError(f'student: must be a section with the type of a registered arch, not {section!r}')
+        raise UserError(f'{where}: must be a section with the type of a registered arch, not {section!r}')
     network = archs[section['type']](**{key: value for key, value in section.items() if key != 'type'})
     if isinstance(network, NetworkWithHeads):
-        raise UserError(f'student.type: {section["type"]} has heads of its own')
+        raise UserError(f'{where}.type: {section["type"]} has heads of its own')
     return network
 
 

@@ -110,6 +110,13 @@ def _check_needs(options: Options, kind: Any) -> None:
     for key in kind.needs:
         if not operator.attrgetter(key)(options):
             raise UserError(f'{key}: missing; {options.model_type} needs it')
+    arch = options.network_g.type
+    takes = getattr(registry.find('archs', arch, 'network_g.type'), 'takes', 'lq')
+    if takes != kind.takes:
+        raise UserError(
+            f'network_g.type: {arch} is given {takes} images, {options.model_type} gives {kind.takes}; use model_type: '
+            f'{_models(lambda other: other.takes == takes)}'
+        )
 
 
 def _check_losses(options: Options, train: Train, kind: Any) -> None:

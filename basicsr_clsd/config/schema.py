@@ -197,8 +197,8 @@ class Options(Section):
     name: FileName = Field(description='name of the run and of its folders')
     model_type: str = Field(
         default='SupervisedModel',
-        description='`CLSDModel`, `KDModel`, `CSDModel` or `SupervisedModel`, which `SRModel` and `SwinIRModel` of '
-        'BasicSR mean',
+        description='`CLSDModel`, `KDModel`, `CSDModel`, `PrivilegedModel` or `SupervisedModel`, which `SRModel` and '
+        '`SwinIRModel` of BasicSR mean',
     )
     scale: int = Field(ge=1, le=16, description='super-resolution factor s')
     num_gpu: Annotated[Literal['auto'] | Count, BeforeValidator(_gpus)] = Field(

@@ -75,6 +75,9 @@ class Train(Section):
     teacher_opt: Loss | None = Field(
         default=None, description='L_T of `CSDModel`: the wide network, its teacher, against HR (new key)'
     )
+    imitation_opt: Loss | None = Field(
+        default=None, description="L_I of `PrivilegedModel`: its encoder's image against LR (new key)"
+    )
     distill_opt: list[DistillationTerm] | None = Field(
         default=None, description='terms between the student and the teacher (new key)'
     )

@@ -199,8 +199,8 @@ class Trainer:
             self._log(bar)
         if last or (options.val.val_freq and self.iteration % options.val.val_freq == 0):
             self._validate()
-            first = next(iter(options.val.metrics))
-            bar.validation = ' '.join(f'{name} {first} {values[first]:.2f}' for name, values in self.last.items())
+            firsts = {name: next(iter(values.items())) for name, values in self.last.items()}
+            bar.validation = ' '.join(f'{name} {first} {value:.2f}' for name, (first, value) in firsts.items())
         if saves:
             self._checkpoint()
 

@@ -36,17 +36,26 @@ class Validator:
 
     def __init__(self, options: Options, sets: dict[str, PairedDataset], processes: Processes, folder: Path) -> None:
         self.options, self.sets, self.processes, self.folder = options, sets, processes, folder
+        self.suffix = ''  # of the names of metrics
         self.examples: dict[str, Image] = {}  # the first image of each set as it was last upscaled
 
     def run(self, model: SupervisedModel, iteration: int) -> Results:
-        """Measure all sets: mean metrics by set; of heads too, as ``METRIC/headJ``, if ``val.heads`` asks for it."""
+        """Measure all sets.
+
+        Returns:
+            Mean metrics by set; of heads too, as ``METRIC/headJ``, if ``val.heads`` asks for it. Those of a model that
+            is given HR images are called ``METRIC/privileged``.
+        """
         results = {}
         for name, dataset in self.sets.items():
             started = time.monotonic()
+            self.suffix = '' if model.takes == 'lq' else '/privileged'
             share = range(self.processes.rank, len(dataset), self.processes.world)
             scores = Scores()
             with self.processes.together():
-                samples = upscaled(dataset, lambda lq: model.upscale(lq, heads=self.options.val.heads), share)
+                samples = upscaled(
+                    dataset, lambda lq: model.upscale(lq, heads=self.options.val.heads), share, model.takes
+                )
                 for sample in samples:
                     scores.images[sample.name] = self._measure(sample)
                     if len(scores.images) == 1:
@@ -63,7 +72,9 @@ class Validator:
 
     def _measure(self, sample: Sample) -> dict[str, float]:
         metrics = self.options.val.metrics
-        values = measure(sample.outputs[0], sample.gt, metrics)
+        values = {
+            f'{name}{self.suffix}': value for name, value in measure(sample.outputs[0], sample.gt, metrics).items()
+        }
         for number, output in enumerate(sample.outputs[1:], start=1):
             values |= {f'{name}/head{number}': value for name, value in measure(output, sample.gt, metrics).items()}
         return values
@@ -74,7 +85,7 @@ class Validator:
             return None
         choice, metrics = self.options.val.best, self.options.val.metrics
         metric = choice.metric or next(iter(metrics))
-        value = results[choice.dataset or next(iter(results))][metric]
+        value = results[choice.dataset or next(iter(results))][metric + self.suffix]
         sign = 1 if metrics[metric].better == 'higher' else -1
         if math.isnan(value) or (best is not None and sign * value <= sign * best.value):
             return None

@@ -73,13 +73,16 @@ class Sample:
     outputs: list[Image]
 
 
-def upscaled(dataset: PairedDataset, upscale: Upscale, indices: Sequence[int] | None = None) -> Iterator[Sample]:
+def upscaled(
+    dataset: PairedDataset, upscale: Upscale, indices: Sequence[int] | None = None, takes: str = 'lq'
+) -> Iterator[Sample]:
     """Upscale the images of a set.
 
     Args:
         dataset: In the phase ``val`` or ``test``.
         upscale: Takes (1, 3, h, w) in [0, 1], returns outputs (1, 3, H, W).
         indices: Which images; default all.
+        takes: What is upscaled: ``lq``, or ``gt`` by a network that is given HR images, (1, 3, H, W).
 
     Yields:
         Samples whose outputs are clipped and rounded to 8 bits; to 16 of a set whose ``bit_depth`` is more than 8.
@@ -87,7 +90,7 @@ def upscaled(dataset: PairedDataset, upscale: Upscale, indices: Sequence[int] | 
     for index in range(len(dataset)) if indices is None else indices:
         data: dict[str, Any] = dataset[index]
         dtype = np.uint8 if dataset.bit_depth == EIGHT_BITS else np.uint16
-        outputs = [as_image(output, dtype) for output in upscale(data['lq'][None])]
+        outputs = [as_image(output, dtype) for output in upscale(data[takes][None])]
         yield Sample(dataset.name(index), as_image(data['gt'], dtype), as_image(data['lq'], dtype), outputs)
 
 

@@ -9,10 +9,11 @@ from basicsr.archs.edsr_arch import EDSR
 from torch import Tensor, nn
 
 from basicsr_clsd import registry
-from basicsr_clsd.archs import student_of
+from basicsr_clsd.archs import LQ, student_of, taken_by
 from basicsr_clsd.archs.windows import whole_windows, window_of
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.conversion.source import SingleOutput, Source
+from basicsr_clsd.errors import UserError
 from basicsr_clsd.inference.network import OUTPUT_TILE
 from basicsr_clsd.inference.tiles import upscale_in_tiles
 from basicsr_clsd.networks.check import (
@@ -25,6 +26,7 @@ from basicsr_clsd.networks.check import (
     trial_image,
 )
 from basicsr_clsd.networks.fused import FusedConv2d, add_convolved, convolve_relu, fused
+from basicsr_clsd.networks.origin import DECODER
 from basicsr_clsd.networks.precision import autocast, keep_ends_fp32
 from basicsr_clsd.runtime import cudnn
 from basicsr_clsd.runtime.memory import return_freed_memory
@@ -68,6 +70,10 @@ class TorchNetwork:
         self.tf32 = precision == 'tf32'
         self.scale, self.precision, self.device = scale, 'fp32' if self.tf32 else precision, device
         module = student_of(module)
+        if taken_by(module) != LQ:
+            raise UserError(
+                f'network_g: {self.arch} is given HR images and upscales none; its decoder does, {DECODER}_*.pth'
+            )
         self.parameters = parameter_count(module)
         self.module = placed(module.eval().requires_grad_(False), device, torch.channels_last)
         self._running = self.module

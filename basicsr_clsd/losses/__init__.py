@@ -7,6 +7,7 @@ from basicsr_clsd.losses.laplace_loss import LaplaceKLLoss
 from basicsr_clsd.losses.ratio_of_features_loss import RatioOfFeaturesLoss
 from basicsr_clsd.losses.regressed_feature_loss import RegressedFeatureLoss, SelectiveFeatureLoss
 from basicsr_clsd.losses.spatial_affinity_loss import SpatialAffinityLoss
+from basicsr_clsd.losses.variational_feature_loss import VariationalFeatureLoss
 
 __all__ = [
     'ContrastiveLoss',
@@ -19,4 +20,5 @@ __all__ = [
     'RegressedFeatureLoss',
     'SelectiveFeatureLoss',
     'SpatialAffinityLoss',
+    'VariationalFeatureLoss',
 ]

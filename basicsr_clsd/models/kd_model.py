@@ -16,8 +16,8 @@ from basicsr_clsd.config.training import Train
 from basicsr_clsd.errors import FAULTS, UserError
 from basicsr_clsd.losses import DistillationLoss, Outputs
 from basicsr_clsd.models.supervised_model import SupervisedModel
-from basicsr_clsd.models.teacher import Tapped, Teacher, TermTaps, first_output
-from basicsr_clsd.networks.check import channels_of, parameter_count, trial_image
+from basicsr_clsd.models.teacher import Tapped, Teacher, TermTaps
+from basicsr_clsd.networks.check import channels_of, first_output, parameter_count, trial_image
 
 KEY = 'train.distill_opt'
 
@@ -110,7 +110,7 @@ class KDModel(SupervisedModel):
         wanted = [name for name in self.pupil.names if self.factors.active(name)]
         teacher: Tapped | None = None
         if wanted:
-            teacher_sr, teacher_features = self.teacher(self.lq)
+            teacher_sr, teacher_features = self.teacher(getattr(self, self.teacher.takes))
             teacher = self.in_pixel_range(teacher_sr), teacher_features
         pupil = self.pupil if self.parallel is None else self.parallel
         with self.stepper.autocast():

@@ -15,7 +15,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from basicsr_clsd import registry
-from basicsr_clsd.archs import NetworkWithHeads, student_of
+from basicsr_clsd.archs import LQ, NetworkWithHeads, student_of
 from basicsr_clsd.archs.windows import whole_windows, window_of
 from basicsr_clsd.config.components import ScheduledLoss
 from basicsr_clsd.config.schema import Options
@@ -51,6 +51,7 @@ class SupervisedModel(BaseModel):
     """
 
     sections: ClassVar[tuple[str, ...]] = ('pixel_opt', 'perceptual_opt')  # losses of ``train`` that it knows
+    takes: ClassVar[str] = LQ  # what its network is given
     needs: ClassVar[tuple[str, ...]] = ()  # further keys of the options that must be there
 
     def __init__(self, opt: Options | Mapping[str, Any]) -> None:
@@ -63,13 +64,13 @@ class SupervisedModel(BaseModel):
         super().__init__({'num_gpu': 0, 'is_train': options.train is not None, 'dist': False})
         self.device = training_device(options.num_gpu)
         self.loaded: list[str] = []  # what was loaded from which file, for the log
+        self.factor = options.scale  # between the sides of what the network is given and makes
         self.net_g = self._build_network()
         self.net_g_ema: nn.Module | None = None
-        self.window = window_of(self.net_g)
         self.parallel: DistributedDataParallel | None = None  # around what is trained, in a run of several processes
         with keep_ends_fp32(self.net_g):
             image = trial_image(channels_of(options))
-            check_output(lambda lq: self.upscale(lq)[0], image, options.scale, f'network_g: {options.network_g.type}')
+            check_output(lambda lq: self.upscale(lq)[0], image, self.factor, f'network_g: {options.network_g.type}')
         self.log_dict: dict[str, Tensor] = {}
         self._white = torch.tensor(255.0, device=self.device)
         if options.train is not None:
@@ -220,7 +221,7 @@ class SupervisedModel(BaseModel):
     def run_network(self, **arguments: Any) -> Any:
         """The network's output for the batch, in ``train.precision``."""
         with self.stepper.autocast():
-            return (self._trained() if self.parallel is None else self.parallel)(self.lq, **arguments)
+            return (self._trained() if self.parallel is None else self.parallel)(getattr(self, self.takes), **arguments)
 
     def student_terms(self, sr: Tensor) -> dict[str, Tensor]:
         """L_SR (Eq. 1), and the perceptual terms if asked for, of the student's output."""
@@ -228,8 +229,7 @@ class SupervisedModel(BaseModel):
         if self.pixel_loss is not None and self.factors.active('L_SR'):
             terms['L_SR'] = self.pixel_loss(self.in_pixel_range(sr), self.in_pixel_range(self.gt))
         if self.perceptual_loss is not None and self.factors.active(*PERCEPTUAL):
-            # VGG's inputs are in [0, 1] by its own normalisation.
-            both = zip(PERCEPTUAL, self.perceptual_loss(sr, self.gt), strict=True)
+            both = zip(PERCEPTUAL, self.perceptual_loss(sr, self.gt), strict=True)  # VGG normalises by itself
             terms |= {name: term for name, term in both if term is not None}
         return terms
 
@@ -251,8 +251,8 @@ class SupervisedModel(BaseModel):
         training = network.training
         network.eval()
         try:
-            height, width = (side * self.options.scale for side in lq.shape[2:])
-            lq = whole_windows(lq.to(self.device), self.window)
+            height, width = (side * self.factor for side in lq.shape[2:])
+            lq = whole_windows(lq.to(self.device), window_of(network))
             # Not by calling the network, which `train.compile` would compile anew for each size of image.
             outputs = network.forward(lq, with_heads=True) if heads else network.forward(lq)
         finally:

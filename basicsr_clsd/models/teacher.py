@@ -7,14 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_clsd import registry
-from basicsr_clsd.archs import student_of
+from basicsr_clsd.archs import LQ, student_of, taken_by
 from basicsr_clsd.archs.probe import probe
 from basicsr_clsd.archs.taps import FeatureTaps
 from basicsr_clsd.archs.trunk import TapList, resolve
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import UserError
-from basicsr_clsd.networks.check import channels_of, check_output, compiled, parameter_count, placed, trial_image
+from basicsr_clsd.networks.check import (
+    channels_of,
+    check_output,
+    compiled,
+    first_output,
+    parameter_count,
+    placed,
+    trial_image,
+)
 from basicsr_clsd.networks.precision import autocast, keep_ends_fp32
 from basicsr_clsd.networks.weights import load_weights
 
@@ -89,9 +97,12 @@ class Teacher:
         self.fingerprint = _digest(network)
         self.network = placed(network.requires_grad_(False), device, self.memory_format)
         self.taps = TermTaps(self.network.eval(), taps, where, 'teacher_taps')
+        self.takes = taken_by(self.network)
+        factor = 1 if self.takes == LQ else options.scale  # from LR to what it is given
         with keep_ends_fp32(self.network):
-            image = trial_image(channels_of(options))
-            check_output(self._try, image, options.scale, f'network_teacher: {section.type}')
+            image = trial_image(channels_of(options), factor)
+            check_output(self._try, image, options.scale // factor, f'network_teacher: {section.type}')
+        self._check_sizes(trial_image(1).shape if factor > 1 else None, where)
         compiled(self.network, how.compile or False)
         count = parameter_count(network)
         self.description = (
@@ -104,17 +115,26 @@ class Teacher:
         self.sample: Tapped = sr, features  # of a small image, to know the features' sizes by
         return sr
 
+    def _check_sizes(self, lr: torch.Size | None, where: str) -> None:
+        """Check that the features of HR images have the size of LR images, ``lr``, where the student's are."""
+        for number, tap in ((n, tap) for n, term in enumerate(self.taps.of_terms) for tap in term):
+            shape = self.sample[1][tap].shape
+            if lr is not None and shape[2:] != lr[2:]:
+                raise UserError(
+                    f"{where}.{number}.teacher_taps: '{tap}' of {self.taps.features.kind} is {shape[2]} x {shape[3]} "
+                    f'where the LR image is {lr[2]} x {lr[3]}; tap a feature of its size'
+                )
+
     @torch.no_grad()
-    def __call__(self, lq: Tensor) -> Tapped:
-        """Upscale images (N, 3, h, w) in [0, 1]: the output in that range, and the features by tap."""
-        with autocast(self.device, self.precision), self.taps.features.recording(lq) as features:
-            sr = first_output(self.network(lq.contiguous(memory_format=self.memory_format)))
+    def __call__(self, image: Tensor) -> Tapped:
+        """Run on what it takes, LR images (N, 3, h, w) or HR images, in [0, 1].
+
+        Returns:
+            The output, (N, 3, H, W) in that range, and the features by tap.
+        """
+        with autocast(self.device, self.precision), self.taps.features.recording(image) as features:
+            sr = first_output(self.network(image.contiguous(memory_format=self.memory_format)))
         return sr, features
-
-
-def first_output(output: Tensor | tuple[Tensor, list[Tensor]]) -> Tensor:
-    """A network's image, without those of heads that it may have."""
-    return output[0] if isinstance(output, tuple) else output
 
 
 def _digest(network: nn.Module) -> str:

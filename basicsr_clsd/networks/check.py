@@ -36,9 +36,9 @@ def channels_of(options: Options, *phases: str) -> int:
     return 1 if any(section.color == 'y' for section in sections) else 3
 
 
-def trial_image(channels: int) -> Tensor:
-    """A black image, (1, C, 32, 32)."""
-    return torch.zeros(1, channels, TRIAL_SIDE, TRIAL_SIDE)
+def trial_image(channels: int, factor: int = 1) -> Tensor:
+    """A black image, (1, C, 32·f, 32·f)."""
+    return torch.zeros(1, channels, TRIAL_SIDE * factor, TRIAL_SIDE * factor)
 
 
 def first_output(output: Tensor | tuple[Tensor, ...]) -> Tensor:

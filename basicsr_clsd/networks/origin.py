@@ -13,6 +13,7 @@ from basicsr_clsd.errors import UserError
 from basicsr_clsd.networks.edsr_arguments import edsr_arguments
 from basicsr_clsd.networks.weights import WeightsFile
 
+DECODER = 'net_decoder'  # begins the names of files that have the decoder alone of a network of encoder and decoder
 NETWORK, SCALE = 'network_g', 'scale'  # in the header of an exported file: the section, in JSON, and the factor
 KEYS = ('params_ema', 'params')  # where weights are looked for if nothing else is said
 NOT_IN_WEIGHTS = ('res_scale', 'img_range', 'rgb_mean')
@@ -51,6 +52,8 @@ def _told(file: WeightsFile) -> tuple[dict[str, Any] | None, Any]:
     run = training_of(file.path)
     if section is None and run is not None:
         section, scale = run['options'].get(NETWORK), run['options'].get(SCALE)
+    if isinstance(section, dict) and file.path.name.startswith(DECODER):
+        section = section.get('decoder')
     return section if isinstance(section, dict) else None, scale
 
 

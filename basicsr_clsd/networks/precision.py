@@ -1,7 +1,7 @@
 """Mixed precision that keeps what decides on an image's last bits in float32."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -42,8 +42,15 @@ def keep_ends_fp32(network: nn.Module) -> Iterator[None]:
     """Keep the convolutions that run first and last within the context out of autocast from then on.
 
     They see and make pixels: bfloat16 has 8 bits of mantissa, no more than the pixels themselves, and super-resolution
-    networks have no normalisation that would make up for the rounding. Keys of weights stay as they are.
+    networks have no normalisation that would make up for the rounding. Of a network that names its ``image_stages``,
+    modules between which there are images, those of each are kept. Keys of weights stay as they are.
     """
+    if stages := getattr(network, 'image_stages', ()):
+        with ExitStack() as stack:
+            for stage in stages:
+                stack.enter_context(keep_ends_fp32(stage))
+            yield
+        return
     called: list[nn.Module] = []
     convolutions = [module for module in network.modules() if isinstance(module, tuple(FULL_PRECISION))]
     handles = [module.register_forward_hook(lambda module, *_: called.append(module)) for module in convolutions]

@@ -30,7 +30,9 @@ from basicsr_clsd.networks.check import channels_of
 
 CHANNELS_LAST = 'train:channels_last=true'
 CONTRASTIVE = 'train:contrastive_opt:'
-TEACHER = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 32, 'upscale': 4}
+EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 32, 'upscale': 4}
+PRIVILEGED = {'type': 'PrivilegedTeacher', 'decoder': {**EDSR, 'num_block': 16}, 'scale': 4}
+TEACHERS = {str(section['type']): section for section in (EDSR, PRIVILEGED)}
 NARROW = ['network_g:num_feat=4', 'network_teacher:num_feat=8']
 # A row of the table: options, and overrides.
 CASES: dict[str, tuple[str, list[str]]] = {
@@ -57,6 +59,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
     'FitNet': ('FitNet', []),
     'LFD': ('LFD', []),
     'LSFD': ('LSFD', []),
+    'PISR teacher': ('PISR_teacher', ['network_g:decoder:num_feat=4']),
+    'PISR': ('PISR', ['path:pretrain_network_g=null', 'network_g:num_feat=4']),
 }
 
 
@@ -75,10 +79,12 @@ class Row:
 def build(case: str, folder: Path) -> SupervisedModel:
     """Build the model of a case."""
     method, overrides = CASES[case]
-    options = load(f'train_{method}_x4.yml', overrides)
+    options = load(f'{"teacher/" * method.endswith("_teacher")}train_{method}_x4.yml', overrides)
     if options.path.pretrain_network_teacher is not None:
-        options.network_teacher = Component.model_validate(TEACHER)
-        options.path.pretrain_network_teacher = str(folder / 'teacher.pth')
+        assert options.network_teacher is not None
+        kind = options.network_teacher.type
+        options.network_teacher = Component.model_validate(TEACHERS[kind])
+        options.path.pretrain_network_teacher = str(folder / f'{kind}.pth')
     return build_model(options)
 
 
@@ -119,8 +125,9 @@ def main() -> None:
     warnings.filterwarnings('ignore', message='Accessing the data pointer of FakeTensor')  # torch's own, in copies
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        network = registry.build('archs', Component.model_validate(TEACHER), 'network_teacher')
-        torch.save({'params': network.state_dict()}, folder / 'teacher.pth')
+        for kind, section in TEACHERS.items():
+            network = registry.build('archs', Component.model_validate(section), 'network_teacher')
+            torch.save({'params': network.state_dict()}, folder / f'{kind}.pth')
         with pretended_gpu():
             rows = [measure(case, folder) for case in args.cases]
     if args.json:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 ITERATIONS, BATCH = 600_000, 16
-REFERENCE, TEACHER = 'CLSD', 'EDSR_L'
+REFERENCE = 'CLSD'
 # Hours on two Titan RTX; the teacher's are part of what a method with a teacher costs.
 HOURS = {'EDSR_L': 20.3, 'FAKD': 40.9, 'LFD': 48.8, 'DS': 25.7, 'CLSD': 30.2}
-WITH_TEACHER = ('FAKD', 'LFD', 'LSFD')
+# Whose training comes before that of a method.
+TEACHERS = {'FAKD': 'EDSR_L', 'LFD': 'EDSR_L', 'LSFD': 'EDSR_L', 'PISR': 'PISR_teacher'}
 
 
 def compare(
@@ -46,7 +47,7 @@ def _hours(step: float, batch: int) -> float:
 
 def _with_teacher(method: str, hours: Mapping[str, float]) -> float | None:
     """Hours of a method with those of its teacher; None if one of the two is not known."""
-    parts = [hours.get(name) for name in (method, *([TEACHER] if method in WITH_TEACHER else []))]
+    parts = [hours.get(name) for name in (method, *([TEACHERS[method]] if method in TEACHERS else []))]
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from paper_times import WITH_TEACHER
+from paper_times import TEACHERS
 from torch import nn
 
 from basicsr_clsd.config import Options, check, load
@@ -24,12 +24,13 @@ METHODS = {
     'LSFD': 'train_LSFD_x{}.yml',
     'CSD': 'train_CSD_x{}.yml',
     'CSD_16': 'train_CSD_16_x{}.yml',
+    'PISR': 'train_PISR_x{}.yml',
     'EDSR_L': 'teacher/train_EDSR_L_x{}.yml',
+    'PISR_teacher': 'teacher/train_PISR_teacher_x{}.yml',
 }
 # The same code at next to no memory; two images, as the contrastive loss compares them.
 TINY = ['network_g:num_feat=4', 'datasets:train:gt_size=24', 'datasets:train:batch_size_per_gpu=2']
 CSD_NEGATIVES = 10  # as many as its batch of 16 has; fewer images have as many negatives as images
-TINY_TEACHER = 'network_teacher:num_feat=4'
 Step = Callable[[], None]
 
 
@@ -41,9 +42,15 @@ def method_options(method: str, setting: str, args: argparse.Namespace, extra: S
     overrides += [] if precision == 'tf32' else [f'train:precision={precision}']
     overrides += [f'train:{switch}=true' for switch in switches]
     overrides += [f'num_gpu={int(args.device == "cuda")}', f'datasets:train:batch_size_per_gpu={args.batch}', *extra]
-    if method in WITH_TEACHER:
-        size, tiny = ('tiny', [TINY_TEACHER]) if extra is TINY else ('full', [])
-        overrides += [f'path:pretrain_network_teacher={args.folder}/{size}.pth', *tiny]
+    if method in TEACHERS:
+        size = 'tiny' if extra is TINY else 'full'
+        overrides += [f'path:pretrain_network_teacher={args.folder}/{size}_{TEACHERS[method]}.pth']
+        within = 'decoder:' if TEACHERS[method] == 'PISR_teacher' else ''
+        overrides += [f'network_teacher:{within}num_feat=4'] if extra is TINY else []
+    if method == 'PISR_teacher' and extra is TINY:
+        overrides += ['network_g:num_feat=null', 'network_g:decoder:num_feat=4']
+    if method == 'PISR':
+        overrides += ['path:pretrain_network_g=null']
     if method.startswith('CSD'):
         negatives = min(CSD_NEGATIVES, 2 if extra is TINY else args.batch)
         overrides += ['path:pretrain_network_teacher=null', 'train:contrast_opt:vgg_weights=random']
@@ -57,7 +64,7 @@ def write_teachers(args: argparse.Namespace) -> None:
     """Write weights for the teachers of the methods that have one."""
     from basicsr.archs import build_network  # noqa: PLC0415
 
-    for method in set(args.methods) & set(WITH_TEACHER):
+    for method in set(args.methods) & set(TEACHERS):
         for extra in ((), TINY):
             options = method_options(method, 'fp32', args, extra)
             path = Path(str(options.path.pretrain_network_teacher))

@@ -14,6 +14,7 @@ TERMS = [
     {'type': 'SpatialAffinityLoss', 'loss_weight': 10, **TAPS},
     {'type': 'RegressedFeatureLoss', 'kernel_size': 3, **TAPS},
     {'type': 'SelectiveFeatureLoss', 'loss_weight': 0.5, **TAPS},
+    {'type': 'VariationalFeatureLoss', 'loss_weight': 0.01, **TAPS},
 ]
 BATCH, ITERATIONS = 4, 8
 

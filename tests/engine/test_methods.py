@@ -4,8 +4,11 @@ import signal
 
 import pytest
 import torch
+import yaml
 from basicsr.archs.edsr_arch import EDSR
 from basicsr.archs.rcan_arch import RCAN
+
+from basicsr_clsd.archs import PrivilegedTeacher
 
 NO_EDSR = dict.fromkeys(('num_feat', 'num_block', 'upscale', 'head_taps', 'head_num_block'))
 SIZES = {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_group': 2, 'num_block': 1, 'squeeze_factor': 4}
@@ -30,7 +33,8 @@ CSD = {
     'teacher_opt': L1,
     'contrast_opt': {'type': 'RatioOfFeaturesLoss', 'loss_weight': 20, 'num_negative': 3, 'vgg_weights': 'random'},
 }
-PLAIN_EDSR = {**NO_EDSR, 'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 2}
+EDSR_SECTION = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 2}
+PLAIN_EDSR = {**NO_EDSR, **EDSR_SECTION}
 RCAN_STUDENT = {**NO_EDSR, 'type': 'RCAN', **SIZES, 'upscale': 2}
 
 
@@ -43,6 +47,20 @@ def csd(student):
     }
 
 
+PISR_TEACHER = {
+    'aux_opt': None,
+    'contrastive_opt': None,
+    'pixel_opt': L1,
+    'imitation_opt': {**L1, 'loss_weight': 0.01},
+}
+
+
+def privileged(student):
+    decoder = {key: value for key, value in student.items() if value is not None and key != 'upscale'}
+    network = {**dict.fromkeys(student), 'type': 'PrivilegedTeacher', 'decoder': decoder}
+    return {'model_type': 'PrivilegedModel', 'network_g': network, 'train': PISR_TEACHER}
+
+
 STOCK_EDSR, STOCK_RCAN = (lambda: EDSR(3, 3, 8, 2, 2)), (lambda: RCAN(**SIZES, upscale=2))
 # Options, what is deployed, and where in the training state that is which the loss trains beside the network.
 METHODS = {
@@ -50,6 +68,12 @@ METHODS = {
     'BYOT on RCAN': ({'network_g': {**NO_EDSR, **AROUND_RCAN}, 'train': BYOT}, STOCK_RCAN, 'hint'),
     'CSD': (csd(PLAIN_EDSR), STOCK_EDSR, None),
     'CSD on RCAN': (csd(RCAN_STUDENT), STOCK_RCAN, None),
+    'PISR teacher': (privileged(PLAIN_EDSR), lambda: PrivilegedTeacher({**EDSR_SECTION, 'upscale': 2}, 2), None),
+    'PISR teacher of RCAN': (
+        privileged(RCAN_STUDENT),
+        lambda: PrivilegedTeacher({'type': 'RCAN', **SIZES, 'upscale': 2}, 2),
+        None,
+    ),
 }
 BATCH, ITERATIONS = 4, 8
 # After one step of SGD with a huge rate the weights are the gradient, to rounding.
@@ -198,3 +222,41 @@ def test_more_negatives_than_two_processes_have_images_are_told_once(run_folder,
     (line,) = ''.join(each.err for each in ended).splitlines()
     assert line == 'error: train.contrast_opt.num_negative: 3 are more than the 2 images of a batch'
     assert not root.exists()
+
+
+def test_student_of_pisr_follows_its_teacher_by_commands(run_folder, run_command, write_yaml, tmp_path, make_images):
+    root, opt = run_folder('teacher', 'PISR teacher')
+    end_well(run_command, opt)
+    rows = (root / 'metrics.jsonl').read_text(encoding='utf-8')
+    assert '"psnr/privileged"' in rows and '"psnr"' not in rows
+    models = root / 'models'
+    assert {path.name.rsplit('_', 1)[0] for path in models.iterdir()} == {'net_g', 'net_decoder'}
+    photos = make_images(tmp_path / 'photos', count=1)
+    ended = run_command('infer', '-i', photos, '-o', tmp_path / 'out', '-m', models / 'net_g_latest.pth')
+    assert ended.code == 2 and len(ended.err.splitlines()) == 1
+    assert 'network_g: PrivilegedTeacher is given HR images and upscales none' in ended.err
+    ended = run_command('infer', '-i', photos, '-o', tmp_path / 'out', '-m', models / 'net_decoder_latest.pth')
+    assert ended.code == 0, ended.err
+
+    _, opt = run_folder('student', 'CSD')
+    options = yaml.safe_load(opt.read_text(encoding='utf-8'))
+    term = {'type': 'VariationalFeatureLoss', 'student_taps': ['upsample:input']}
+    options |= {
+        'model_type': 'KDModel',
+        'network_teacher': {'type': 'PrivilegedTeacher', 'decoder': EDSR_SECTION},
+        'path': {
+            **options['path'],
+            'pretrain_network_g': str(models / 'net_decoder_latest.pth'),
+            'pretrain_network_teacher': str(models / 'net_g_latest.pth'),
+        },
+    }
+    for name in ('teacher_opt', 'contrast_opt'):
+        del options['train'][name]
+    options['train']['distill_opt'] = [{**term, 'teacher_taps': ['decoder.upsample:input']}]
+    end_well(run_command, write_yaml(opt, options))
+    term = {**term, 'teacher_taps': ['encoder.0']}
+    options['train']['distill_opt'], options['name'] = [term], 'wrong'
+    ended = run_command('train', '-opt', write_yaml(opt, options))
+    assert ended.code == 2 and len(ended.err.splitlines()) == 1
+    assert ended.err.startswith("error: train.distill_opt.0.teacher_taps: 'encoder.0' of PrivilegedTeacher is 64 x 64")
+    assert not (opt.parent / 'experiments' / 'wrong').exists()

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from basicsr.archs.edsr_arch import EDSR
 from helpers.resolved_options import OPTIONS, shipped
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from basicsr_clsd import registry
 from basicsr_clsd.config import load
 
 FILES = [name for name in shipped() if not Path(name).name.startswith('test_')]
@@ -39,7 +39,7 @@ def smaller(network, where):
     """Overrides that make a section of a network small."""
     overrides = []
     for key, value in network.items():
-        if key in ('student', 'head'):
+        if key in ('student', 'head', 'decoder'):
             overrides += smaller(value, f'{where}:{key}')
         small = SMALL.get(key)
         small = small.get(network.get('type')) if isinstance(small, dict) else small
@@ -48,7 +48,7 @@ def smaller(network, where):
     return overrides
 
 
-def overrides_for(options, images, folder):
+def overrides_for(name, options, images, folder):
     overrides = [f'path:{key}={folder / key}' for key in ('experiments_root', 'tb_root')]
     overrides += [
         'num_gpu=0',
@@ -71,17 +71,19 @@ def overrides_for(options, images, folder):
         overrides += ['train:contrast_opt:vgg_weights=random'] if contrast.extractor == 'vgg19' else []
     teacher = options.network_teacher
     if teacher is not None:
-        small = {**teacher.arguments(), 'num_feat': SMALL['num_feat']}
-        torch.save({'params': EDSR(**small).state_dict()}, folder / 'teacher.pth')
+        overrides += smaller(teacher.as_dict(), 'network_teacher')
+        small = load(OPTIONS / name, overrides).network_teacher
+        assert small is not None
+        torch.save({'params': registry.build('archs', small, '').state_dict()}, folder / 'teacher.pth')
         overrides += [f'path:pretrain_network_teacher={folder / "teacher.pth"}']
-        overrides += [f'network_teacher:num_feat={SMALL["num_feat"]}']
+    overrides += ['path:pretrain_network_g=null']
     return overrides
 
 
 @pytest.mark.parametrize('name', FILES)
 def test_training_validates_saves_and_resumes_with_default_loggers(name, images, tmp_path, run_command):
     options = load(OPTIONS / name)
-    common = ['-opt', OPTIONS / name, '--force_yml', *overrides_for(options, images, tmp_path)]
+    common = ['-opt', OPTIONS / name, '--force_yml', *overrides_for(name, options, images, tmp_path)]
     for total, resuming in ((2, []), (3, ['--auto_resume'])):
         ended = run_command('train', *common, f'train:total_iter={total}', *resuming, cwd=tmp_path)
         assert (ended.code, ended.err) == (0, ''), ended.out
@@ -89,8 +91,9 @@ def test_training_validates_saves_and_resumes_with_default_loggers(name, images,
         assert torch.load(root / 'training_states' / f'{total}.state', weights_only=True)['iter'] == total
         assert (root / 'models' / f'net_g_{total}.pth').is_file()
     curves = EventAccumulator(str(tmp_path / 'tb_root' / options.name)).Reload()
+    metric = 'psnr/privileged' if options.model_type == 'PrivilegedModel' else 'psnr'
     for _, section in options.sets('val'):
         assert [event.step for event in curves.Images(f'val/{section.name}')] == [2, 3]
-        assert [event.step for event in curves.Scalars(f'val/{section.name}/psnr')] == [2, 3]
+        assert [event.step for event in curves.Scalars(f'val/{section.name}/{metric}')] == [2, 3]
         assert len(list((root / 'visualization' / section.name).glob('*.png'))) == 2 * 2
     shutil.rmtree(tmp_path)

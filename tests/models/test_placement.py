@@ -33,6 +33,8 @@ OTHERS = {
     'FitNet': 530,
     'LFD': 550,
     'LSFD': 600,
+    'PISR teacher': 360,
+    'PISR': 480,
 }
 # A tensor `lq` of the pretended GPU, and what must not be done there.
 FAULTS = {
