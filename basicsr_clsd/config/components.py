@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
 from basicsr_clsd.config.schedule import Schedule
 from basicsr_clsd.config.section import Section, Text
@@ -99,9 +99,22 @@ class FeatureRatioTerm(Loss):
 class DistillationTerm(Loss):
     """One term between the student and the teacher."""
 
-    not_passed = ('schedule', 'name', 'student_taps', 'teacher_taps')
+    not_passed = ('schedule', 'name', 'images', 'crops', 'consistency', 'student_taps', 'teacher_taps')
     given = ('student_channels', 'teacher_channels')  # found out when the networks have been built
     name: Text | None = Field(default=None, description="the term's name in the log; default the loss's own")
+    images: Literal['pairs', 'zoom_in', 'zoom_out'] = Field(
+        default='pairs',
+        description='what both networks are given: LR images; parts of HR images of their size (`zoom_in`); or LR '
+        'images made smaller, whose ground truth LR images are (`zoom_out`)',
+    )
+    crops: PositiveInt = Field(default=1, description='zoom_in: parts of each HR image, at most s²')
+    consistency: float = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="zoom_in: probability that the student's image is inverted in colour, flipped from left to right, "
+        'from top to bottom, and transposed, each; its output is turned back',
+    )
     student_taps: Taps = Field(
         default_factory=list,
         description='features of the student: paths of modules, whose output is meant (`body.9`), or input '

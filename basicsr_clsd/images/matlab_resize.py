@@ -24,7 +24,7 @@ def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=64)
-def _weights(length: int, out_length: int, scale: float, antialias: bool, border: Border) -> csr_array:
+def resize_matrix(length: int, out_length: int, scale: float, antialias: bool, border: Border) -> csr_array:
     """The matrix (out_length, length) that resizes a column, its entries in MATLAB's order of summation.
 
     A pixel that stands for several at the border has an entry for each: their sum would round differently.
@@ -95,5 +95,5 @@ def matlab_resize(image: NDArray, scale: float, *, antialias: bool = True, borde
     for side in image.shape[:2]:
         # The tiny subtraction keeps ceil(100 * 0.29) at 29 although the product in floating point lies above it.
         out_side = int(np.ceil(side * scale - 1e-9))
-        result = _resized_rows(result, _weights(side, out_side, scale, antialias, border), out_side)
+        result = _resized_rows(result, resize_matrix(side, out_side, scale, antialias, border), out_side)
     return result.reshape(*result.shape[:2], *image.shape[2:])

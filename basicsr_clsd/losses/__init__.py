@@ -1,7 +1,7 @@
 """Losses, registered in BasicSR's ``LOSS_REGISTRY``."""
 
 from basicsr_clsd.losses.contrastive_loss import ContrastiveLoss
-from basicsr_clsd.losses.distillation_loss import DistillationLoss, OutputDistillationLoss, Outputs
+from basicsr_clsd.losses.distillation_loss import DistillationLoss, GroundTruthLoss, OutputDistillationLoss, Outputs
 from basicsr_clsd.losses.hint_loss import HintLoss
 from basicsr_clsd.losses.laplace_loss import LaplaceKLLoss
 from basicsr_clsd.losses.ratio_of_features_loss import RatioOfFeaturesLoss
@@ -12,6 +12,7 @@ from basicsr_clsd.losses.variational_feature_loss import VariationalFeatureLoss
 __all__ = [
     'ContrastiveLoss',
     'DistillationLoss',
+    'GroundTruthLoss',
     'HintLoss',
     'LaplaceKLLoss',
     'OutputDistillationLoss',

@@ -24,6 +24,8 @@ class DistillationLoss(nn.Module):
 
     symbol: ClassVar[str]
     """The term's name in the log."""
+    needs_gt: ClassVar[bool] = False
+    """Whether it looks at HR images; there are none where a training zooms in."""
 
     def forward(self, student: Outputs, teacher: Outputs, gt: Tensor) -> Tensor:
         """Compute the weighted term.
@@ -79,3 +81,23 @@ class OutputDistillationLoss(DistillationLoss):
         if student.sr.shape != teacher.sr.shape:
             raise ValueError(f'the outputs have shapes {tuple(student.sr.shape)} and {tuple(teacher.sr.shape)}')
         return self.loss_weight * (student.sr - teacher.sr).abs().mean()
+
+
+@LOSS_REGISTRY.register()
+class GroundTruthLoss(DistillationLoss):
+    """The mean absolute difference of the student's output and the ground truth, of other images than ``pixel_opt``.
+
+    Args:
+        loss_weight: Factor on the mean, in units of ``train.pixel_range``.
+    """
+
+    symbol = 'L_GT'
+    needs_gt = True
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, student: Outputs, teacher: Outputs, gt: Tensor) -> Tensor:
+        """Return ``loss_weight * mean |SR_S - HR|``; the teacher is not looked at."""
+        return self.loss_weight * (student.sr - gt).abs().mean()

@@ -24,6 +24,7 @@ METHODS = {
     'LSFD': 'train_LSFD_x{}.yml',
     'CSD': 'train_CSD_x{}.yml',
     'CSD_16': 'train_CSD_16_x{}.yml',
+    'AugKD': 'train_AugKD_x{}.yml',
     'PISR': 'train_PISR_x{}.yml',
     'EDSR_L': 'teacher/train_EDSR_L_x{}.yml',
     'PISR_teacher': 'teacher/train_PISR_teacher_x{}.yml',
@@ -51,6 +52,8 @@ def method_options(method: str, setting: str, args: argparse.Namespace, extra: S
         overrides += ['network_g:num_feat=null', 'network_g:decoder:num_feat=4']
     if method == 'PISR':
         overrides += ['path:pretrain_network_g=null']
+    if method == 'AugKD' and extra is TINY:
+        overrides += [f'datasets:train:gt_size={4 * args.scale**2}']  # zooms out
     if method.startswith('CSD'):
         negatives = min(CSD_NEGATIVES, 2 if extra is TINY else args.batch)
         overrides += ['path:pretrain_network_teacher=null', 'train:contrast_opt:vgg_weights=random']

@@ -15,6 +15,8 @@ TERMS = [
     {'type': 'RegressedFeatureLoss', 'kernel_size': 3, **TAPS},
     {'type': 'SelectiveFeatureLoss', 'loss_weight': 0.5, **TAPS},
     {'type': 'VariationalFeatureLoss', 'loss_weight': 0.01, **TAPS},
+    {'type': 'OutputDistillationLoss', 'name': 'L_ZI', 'images': 'zoom_in', 'consistency': 0.5},
+    {'type': 'GroundTruthLoss', 'images': 'zoom_out'},
 ]
 BATCH, ITERATIONS = 4, 8
 

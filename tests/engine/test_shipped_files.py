@@ -21,7 +21,7 @@ SMALL = {
     'embed_dim': 12,
     'depths': '[2,2,2,2]',
 }
-HR_SIDE, LR_PATCH = 72, 16
+HR_SIDE, LR_PATCH, ZOOMED_PATCH = 72, 16, 12
 
 pytestmark = pytest.mark.slow  # one second each
 
@@ -50,10 +50,12 @@ def smaller(network, where):
 
 def overrides_for(name, options, images, folder):
     overrides = [f'path:{key}={folder / key}' for key in ('experiments_root', 'tb_root')]
+    zooms = any(term.images == 'zoom_out' for term in options.train.distill_opt or [])
+    side = ZOOMED_PATCH if zooms else LR_PATCH
     overrides += [
         'num_gpu=0',
         'val:save_img=true',
-        f'datasets:train:gt_size={LR_PATCH * options.scale}',
+        f'datasets:train:gt_size={side * options.scale}',
         'datasets:train:num_worker_per_gpu=0',
     ]
     overrides += ['datasets:train:batch_size_per_gpu=2', *smaller(options.network_g.as_dict(), 'network_g')]

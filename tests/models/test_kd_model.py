@@ -15,6 +15,7 @@ from helpers.one_step import step
 from torch import nn
 
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.models.views import zoomed_in, zoomed_out
 
 STUDENT = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 3, 'upscale': 2}
 TEACHER = {**STUDENT, 'num_feat': 12, 'num_block': 6, 'res_scale': 0.1}
@@ -27,7 +28,11 @@ FAKD = [OUTPUTS, {'type': 'SpatialAffinityLoss', 'loss_weight': 10, **TAPS}]
 FITNET = [{'type': 'RegressedFeatureLoss', 'num_layer': 1, **TAPS}]
 LFD = [{'type': 'RegressedFeatureLoss', 'kernel_size': 3, **TAPS}]
 LSFD = [{'type': 'SelectiveFeatureLoss', 'loss_weight': 0.1, **TAPS}]
-METHODS = {'FAKD': FAKD, 'FitNet': FITNET, 'LFD': LFD, 'LSFD': LSFD}
+ZOOM_IN = {**OUTPUTS, 'name': 'L_ZI', 'images': 'zoom_in', 'crops': 2, 'consistency': 0.5}
+ZOOM_OUT = {**OUTPUTS, 'name': 'L_ZO', 'images': 'zoom_out'}
+ZOOM_OUT_GT = {'type': 'GroundTruthLoss', 'loss_weight': 5, 'images': 'zoom_out'}
+AUGKD = [OUTPUTS, ZOOM_IN, ZOOM_OUT, ZOOM_OUT_GT]
+METHODS = {'FAKD': FAKD, 'FitNet': FITNET, 'LFD': LFD, 'LSFD': LSFD, 'AugKD': AUGKD}
 every_method = pytest.mark.parametrize('terms', METHODS.values(), ids=METHODS)
 
 
@@ -119,7 +124,15 @@ def formulas(model, batch):
     found = {'L_SR': 0.5 * (sr - 255 * batch['gt']).abs().mean()}
     for term in model.pupil.terms:
         loss, name = term.loss, type(term.loss).__name__
-        if name == 'OutputDistillationLoss':
+        if term.view.kind == 'zoom_in':
+            images = zoomed_in(term.view, batch['gt'], 2, 7, range(len(batch['gt'])))  # in the first iteration
+            restored = images.restored(model.net_g(images.student))
+            found['L_ZI'] = 0.5 * 255 * (restored - model.teacher.network(images.teacher)).abs().mean()
+        elif term.view.kind == 'zoom_out':
+            small = zoomed_out(batch['lq'], model.shrinking).student
+            other, key = (batch['lq'], 'L_GT') if loss.needs_gt else (model.teacher.network(small), 'L_ZO')
+            found[key] = loss.loss_weight * 255 * (model.net_g(small) - other).abs().mean()
+        elif name == 'OutputDistillationLoss':
             found['L_TS'] = 0.5 * (sr - teacher_sr).abs().mean()
         elif name == 'SpatialAffinityLoss':
             found['L_SA'] = 10 * sum((affinity(a) - affinity(b)).abs().mean() for a, b in both)
@@ -415,6 +428,48 @@ def test_terms_that_cannot_work_are_told_in_one_line(distill, term, text):
     with pytest.raises(UserError) as told:
         distill([term])
     assert str(told.value).startswith(text) and '\n' not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ('term', 'text'),
+    [
+        ({**OUTPUTS, 'crops': 2}, '.images: crops and consistency are of zoom_in, not of pairs'),
+        ({**ZOOM_OUT, 'consistency': 0.1}, '.images: crops and consistency are of zoom_in, not of zoom_out'),
+        ({**ZOOM_OUT_GT, 'images': 'zoom_in'}, '.images: zoom_in has no ground truth, which GroundTruthLoss needs'),
+        ({**ZOOM_IN, 'crops': 5}, '.crops: 5 are more than the 4 parts of an HR image'),
+        ({**FAKD[1], 'images': 'zoom_in', 'consistency': 0.3}, '.consistency: features cannot be turned back'),
+    ],
+)
+def test_views_that_cannot_be_are_told_in_one_line(distill, term, text):
+    with pytest.raises(UserError) as told:
+        distill([term])
+    assert str(told.value).startswith(f'train.distill_opt.0{text}') and '\n' not in str(told.value)
+
+
+def test_patches_that_cannot_be_made_smaller_are_told(distill):
+    sections = {'datasets': {'train': {'gt_size': 18}}}
+    with pytest.raises(UserError, match='^train.distill_opt.0.images: zoom_out needs LR patches of a multiple of 2'):
+        distill([ZOOM_OUT], sections=sections)
+
+
+def test_features_too_can_be_zoomed(distill, make_batch):
+    terms = [{**FAKD[1], 'images': 'zoom_in'}, {**FAKD[1], 'name': 'L_SA2', 'images': 'zoom_out'}]
+    log = step(distill(terms), make_batch())
+    assert log['L_SA'] > 0 and log['L_SA2'] > 0
+
+
+def test_views_rest_while_their_terms_do_and_one_step_is_done_for_all(distill, make_batch):
+    model = distill([OUTPUTS, {**ZOOM_IN, 'schedule': {'start_iter': 1}}, ZOOM_OUT, ZOOM_OUT_GT])
+    sizes, gradients = [], []
+    model.net_g.register_forward_pre_hook(lambda _, given: sizes.append((len(given[0]), given[0].shape[-1])))
+    model.teacher.network.register_forward_pre_hook(lambda *_: gradients.append(torch.is_grad_enabled()))
+    model.optimizers[0].register_step_pre_hook(lambda *_: sizes.append('step'))
+    step(model, make_batch())
+    assert sizes == [(4, 8), (4, 4), 'step']
+    sizes.clear()
+    step(model, make_batch(), 2)
+    assert sizes == [(4, 8), (8, 8), (4, 4), 'step']
+    assert gradients == [False] * 5
 
 
 def test_taps_need_not_name_each_block(distill, make_batch):

@@ -33,6 +33,7 @@ OTHERS = {
     'FitNet': 530,
     'LFD': 550,
     'LSFD': 600,
+    'AugKD': 1460,
     'PISR teacher': 360,
     'PISR': 480,
 }
