@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from basicsr_clsd.inference.torch_network import TorchNetwork
 
 OPSET = 20
-EXTENSIONS = {'onnx': '.onnx', 'safetensors': '.safetensors', 'basicsr': '.pth', 'edsr-pytorch': '.pt'}
+EXTENSIONS = {
+    'onnx': '.onnx',
+    'ncnn': '.param',
+    'executorch': '.pte',
+    'coreml': '.mlpackage',
+    'safetensors': '.safetensors',
+    'basicsr': '.pth',
+    'official': '.pth',
+    'edsr-pytorch': '.pt',
+}
 
 
 def parse() -> argparse.Namespace:
@@ -24,13 +33,20 @@ def parse() -> argparse.Namespace:
     onnx = subparsers.add_parser(
         'onnx', help='ONNX, of free height, width and batch; RGB, or luma, in [0, 1] in and out'
     )
-    onnx.add_argument('--precision', choices=['fp32', 'fp16'], default='fp32', help='of weights and features')
+    ncnn = subparsers.add_parser('ncnn', help='a pair .param, .bin for ncnn, Upscayl and Real-ESRGAN-ncnn-vulkan')
+    coreml = subparsers.add_parser('coreml', help="a package for Apple's devices; it cannot be run elsewhere")
+    for subparser, what in ((onnx, 'weights and features'), (ncnn, 'weights'), (coreml, 'weights and features')):
+        subparser.add_argument('--precision', choices=['fp32', 'fp16'], default='fp32', help=f'of {what}')
     onnx.add_argument('--int8', action='store_true', help='quantise the convolutions; needs --calibrate')
     onnx.add_argument('--calibrate', type=Path, metavar='FOLDER', help='photos, HR, to quantise by')
     onnx.add_argument('--opset', type=int, default=OPSET, help='version of the operators (default: %(default)s)')
     others = [
+        ncnn,
+        coreml,
+        subparsers.add_parser('executorch', help='a .pte program for phones and boards, by XNNPACK'),
         subparsers.add_parser('safetensors', help="weights under BasicSR's names, with a header"),
         subparsers.add_parser('basicsr', help="weights as BasicSR's networks are saved, a .pth with params"),
+        subparsers.add_parser('official', help="an RCAN's state dict under the names of its authors"),
         subparsers.add_parser('edsr-pytorch', help='a state dict under the names of EDSR-PyTorch'),
     ]
     web = subparsers.add_parser('web', help='a folder with a web page that upscales photos in the browser')
@@ -79,13 +95,12 @@ def export(arguments: argparse.Namespace, console: cli.Console) -> None:
     from basicsr_clsd.inference.loader import load, section_in  # noqa: PLC0415
     from basicsr_clsd.inference.torch_network import TorchNetwork  # noqa: PLC0415
     from basicsr_clsd.networks.zoo import ONNX, model_file  # noqa: PLC0415
-    from basicsr_clsd.runtime.files import check_writable  # noqa: PLC0415
 
     cli.set_up_console(console).setLevel('WARNING')
-    to_onnx = arguments.format == 'onnx'
+    to_onnx, half = arguments.format == 'onnx', getattr(arguments, 'precision', 'fp32') == 'fp16'
     if to_onnx and arguments.int8 != (arguments.calibrate is not None):
         raise UserError('--int8 and --calibrate FOLDER need each other')
-    if to_onnx and arguments.int8 and arguments.precision != 'fp32':
+    if to_onnx and arguments.int8 and half:
         raise UserError(f'--int8: leaves what it does not quantise in fp32; not with --precision {arguments.precision}')
     source = model_file(arguments.model)
     if source.suffix.lower() == ONNX:
@@ -95,28 +110,59 @@ def export(arguments: argparse.Namespace, console: cli.Console) -> None:
     if arguments.format == 'web':
         export_web(arguments, network, source, console)
         return
+    kind = '_int8' if to_onnx and arguments.int8 else '_fp16' if half else ''
+    path = file_for(arguments, f'{writers.default_name(network, source)}{kind}')
+    note = write(arguments, network, source, path, console)
+    files = (path, *path.rglob('*'), *([path.with_suffix('.bin')] if arguments.format == 'ncnn' else []))
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    console.print(
+        f'{path}: x{network.scale}, {network.parameters:,} parameters, {size:,} bytes{note}',
+        highlight=False,
+        markup=False,
+    )
+
+
+def file_for(arguments: argparse.Namespace, name: str) -> Path:
+    """The path to write to, of this name if ``--out`` gives none, in a folder that is there."""
+    from basicsr_clsd.errors import UserError  # noqa: PLC0415
+    from basicsr_clsd.runtime.files import check_writable  # noqa: PLC0415
+
     extension = EXTENSIONS[arguments.format]
     path = arguments.out.expanduser()
-    if path.is_dir() or path.suffix != extension:
-        kind = ('_int8' if arguments.int8 else {'fp16': '_fp16'}.get(arguments.precision, '')) if to_onnx else ''
-        path /= f'{writers.default_name(network, source)}{kind}{extension}'
+    if path.suffix != extension or (path.is_dir() and arguments.format != 'coreml'):
+        path /= f'{name}{extension}'
     check_writable(path.parent)
-    if path.exists() and not arguments.overwrite:
-        raise UserError(f'{path}: is there already; --overwrite replaces it')
+    for file in (path, path.with_suffix('.bin')) if arguments.format == 'ncnn' else (path,):
+        if file.exists() and not arguments.overwrite:
+            raise UserError(f'{file}: is there already; --overwrite replaces it')
     path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write(
+    arguments: argparse.Namespace, network: 'TorchNetwork', source: Path, path: Path, console: cli.Console
+) -> str:
+    """Write the file, or files; return a note on them, or nothing."""
+    from basicsr_clsd.deploy import devices, writers  # noqa: PLC0415
+
     header = writers.header_of(network, source)
-    if to_onnx:
+    half = getattr(arguments, 'precision', 'fp32') == 'fp16'
+
+    def write_onnx() -> None:
         what = arguments.precision if arguments.calibrate is None else arguments.calibrate
         writers.write_onnx(network, path, header, what, arguments.opset, console)
-    elif arguments.format == 'safetensors':
-        writers.write_safetensors(network, path, header)
-    else:
-        write = writers.write_basicsr if arguments.format == 'basicsr' else writers.write_edsr_pytorch
-        write(network, path)
-    size = path.stat().st_size
-    console.print(
-        f'{path}: x{network.scale}, {network.parameters:,} parameters, {size:,} bytes', highlight=False, markup=False
-    )
+
+    by_format = {
+        'onnx': write_onnx,
+        'ncnn': lambda: devices.write_ncnn(network, path, half),
+        'executorch': lambda: devices.write_executorch(network, path),
+        'coreml': lambda: devices.write_coreml(network, path, half),
+        'safetensors': lambda: writers.write_safetensors(network, path, header),
+        'basicsr': lambda: writers.write_basicsr(network, path),
+        'official': lambda: writers.write_official(network, path),
+        'edsr-pytorch': lambda: writers.write_edsr_pytorch(network, path),
+    }
+    return by_format[arguments.format]() or ''
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ ORDER = (
     ('prepare', 'networks'),
     ('conversion',),
     ('models', 'inference'),
-    ('deploy', 'evaluation'),  # a training measures, too: its validation
+    ('deploy', 'evaluation', 'integrations'),  # a training measures, too: its validation
     ('engine',),
     ('reporting',),
     ('ablation',),

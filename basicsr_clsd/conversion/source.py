@@ -1,7 +1,13 @@
 """What converters take, and what they say when they cannot be had."""
 
+import contextlib
 import importlib.util
+import io
+import logging
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -66,3 +72,15 @@ def free_size(source: Source, language: str) -> None:
         raise UserError(
             f'{source.arch}: attends within windows, which {language} model has for one size of image alone'
         )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what tracers and converters say of themselves off the terminal."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter('ignore')
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)

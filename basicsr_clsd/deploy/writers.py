@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from basicsr.archs.edsr_arch import EDSR
+from basicsr.archs.rcan_arch import RCAN
 from rich.console import Console
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from basicsr_clsd.inference.torch_network import TorchNetwork
 from basicsr_clsd.networks.check import LUMA
 from basicsr_clsd.networks.edsr_pytorch import with_edsr_pytorch_names
 from basicsr_clsd.networks.origin import NETWORK, SCALE, experiment_of, training_of
+from basicsr_clsd.networks.rcan_official import with_official_names
 from basicsr_clsd.runtime.files import save, write_bytes
 
 THOUSAND = 1000
@@ -141,6 +143,17 @@ def write_edsr_pytorch(network: TorchNetwork, path: Path) -> None:
     if not isinstance(network.module, EDSR):
         raise UserError(f'{network.arch}: EDSR-PyTorch has names for the weights of an EDSR alone')
     save({name: value.contiguous() for name, value in with_edsr_pytorch_names(network.module).items()}, path)
+
+
+def write_official(network: TorchNetwork, path: Path) -> None:
+    """Write a state dict under the names of an arch's authors, by which spandrel and others know it.
+
+    Raises:
+        UserError: BasicSR's names of this arch are those that others know, or its authors' code has no room for it.
+    """
+    if not isinstance(network.module, RCAN):
+        raise UserError(f"{network.arch}: has no other names than BasicSR's; RCAN alone has, EDSR by edsr-pytorch")
+    save({name: value.cpu().contiguous() for name, value in with_official_names(network.module).items()}, path)
 
 
 def _weights(network: TorchNetwork) -> dict[str, Tensor]:

@@ -156,3 +156,22 @@ class NcnnNetwork:
         if code:
             raise (MemoryError if code == NCNN_NO_MEMORY else RuntimeError)(f'ncnn ends with code {code}')
         return np.array(output)
+
+
+class ExecutorchProgram:
+    """An ExecuTorch program, on the CPU.
+
+    Raises:
+        RuntimeError: It cannot be run.
+    """
+
+    def __init__(self, program: bytes) -> None:
+        from executorch.runtime import Runtime  # noqa: PLC0415  (an extra)
+
+        with _runtime_errors():
+            self._method: Any = Runtime.get().load_program(program).load_method('forward')
+
+    def __call__(self, lq: NDArray[Any]) -> NDArray[Any]:
+        """Upscale (1, C, h, w)."""
+        with _runtime_errors():
+            return self._method.execute([torch.from_numpy(lq)])[0].numpy().copy()  # its memory is used again
