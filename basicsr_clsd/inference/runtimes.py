@@ -168,8 +168,10 @@ class ExecutorchProgram:
     def __init__(self, program: bytes) -> None:
         from executorch.runtime import Runtime  # noqa: PLC0415  (an extra)
 
+        self._content = program  # ExecuTorch reads from it in every run, and does not keep it alive
         with _runtime_errors():
-            self._method: Any = Runtime.get().load_program(program).load_method('forward')
+            self._program: Any = Runtime.get().load_program(program)
+            self._method: Any = self._program.load_method('forward')
 
     def __call__(self, lq: NDArray[Any]) -> NDArray[Any]:
         """Upscale (1, C, h, w)."""

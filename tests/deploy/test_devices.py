@@ -71,8 +71,9 @@ def test_ncnn_pair_is_the_network(export, model, tmp_path):
     need('pnnx', 'ncnn')
     export('ncnn', '-m', model)
     (path,) = tmp_path.glob('*.param')
-    words = path.read_text('utf-8').split()
-    assert 'data' in words and 'output' in words and 'in0' not in words and 'out0' not in words
+    layers = [line.split() for line in path.read_text('utf-8').splitlines()[2:]]  # type, name, counts, blobs, ...
+    assert layers[0][0] == 'Input' and layers[0][4] == 'data'
+    assert layers[-1][4 + int(layers[-1][2])] == 'output'
     assert scale_read_by_upscayl(path.stem) == 2
     network = read_pair(path)
     for size in SIZES:

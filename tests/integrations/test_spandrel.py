@@ -15,7 +15,7 @@ SWINIR = {
 }
 KNOWN = {
     'Compact': {'type': 'SRVGGNetCompact', **RGB, 'num_feat': 8, 'num_conv': 2, 'upscale': 2},
-    'ESRGAN': {'type': 'RRDBNet', **RGB, 'num_feat': 8, 'num_block': 1, 'num_grow_ch': 4, 'scale': 4},
+    'ESRGAN': {'type': 'RRDBNet', **RGB, 'num_feat': 8, 'num_block': 1, 'num_grow_ch': 32, 'scale': 4},
     'SwinIR': SWINIR,
 }
 
