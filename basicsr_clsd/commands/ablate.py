@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 
 from basicsr_clsd import cli
-from basicsr_clsd.errors import FAILURE
+from basicsr_clsd.errors import FAILURE, UserError
+
+OF_A_JOB = ('partition', 'time', 'cpus_per_task', 'gpus_per_task')
 
 
 def ablate(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Plan, run, and sum up."""
     # Imported here so that --help and a mistyped argument need not wait for torch.
+    from basicsr_clsd.ablation.cluster import ClusterRuns, slurm  # noqa: PLC0415
     from basicsr_clsd.ablation.plan import plan, read_set  # noqa: PLC0415
     from basicsr_clsd.ablation.runs import ANY, Runs  # noqa: PLC0415
     from basicsr_clsd.ablation.summary import summarize  # noqa: PLC0415
@@ -23,6 +26,13 @@ def ablate(arguments: argparse.Namespace, console: cli.Console) -> None:
     from basicsr_clsd.runtime.files import check_writable  # noqa: PLC0415
     from basicsr_clsd.runtime.locks import exclusive  # noqa: PLC0415
 
+    on_cluster = arguments.executor == 'slurm'
+    wanted = {name: getattr(arguments, name) for name in OF_A_JOB}
+    if on_cluster and arguments.devices:
+        raise UserError('--devices is for --executor local; Slurm gives each run its own')
+    if not on_cluster and any(value is not None for value in wanted.values()):
+        name = next(name for name, value in wanted.items() if value is not None)
+        raise UserError(f'--{name.replace("_", "-")} is for --executor slurm')
     file = options_file(arguments.set)
     chosen = read_set(file)
     jobs = plan(file, list(dict.fromkeys(arguments.seeds)), arguments.force_yml, arguments.force_test)
@@ -33,9 +43,13 @@ def ablate(arguments: argparse.Namespace, console: cli.Console) -> None:
         return
     folder = jobs[0].results.with_name(chosen.name)
     check_writable(folder)
+    executor = slurm(folder / 'slurm', **wanted) if on_cluster else None
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / '.lock', folder, 'is at work on this'):
-        runs = Runs(jobs, arguments.devices or [ANY], console)
+        if executor is None:
+            runs = Runs(jobs, arguments.devices or [ANY], console)
+        else:
+            runs = ClusterRuns(jobs, executor, console)
         runs.run()
         if runs.stopped_by is not None:
             console.print('Stopped; the same command goes on.')
@@ -57,6 +71,13 @@ def main() -> None:
     parser.add_argument(
         '--devices', nargs='+', metavar='DEVICE', help="one run at a time on each: numbers of GPUs, or 'cpu'"
     )
+    parser.add_argument('--executor', choices=['local', 'slurm'], default='local', help='who runs (default: local)')
+    parser.add_argument('--partition', help='of the Slurm cluster')
+    parser.add_argument(
+        '--time', type=cli.positive, metavar='MINUTES', help="a Slurm job's limit; it then goes on anew"
+    )
+    parser.add_argument('--cpus-per-task', type=cli.positive, metavar='N', help='CPU cores of a Slurm job')
+    parser.add_argument('--gpus-per-task', type=cli.positive, metavar='N', help='GPUs of a Slurm job')
     override = 'KEY:KEY=VALUE'
     parser.add_argument('--force_yml', nargs='+', default=[], metavar=override, help='overrides for all trainings')
     parser.add_argument('--force_test', nargs='+', default=[], metavar=override, help='overrides for all tests')
