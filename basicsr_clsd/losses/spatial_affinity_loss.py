@@ -12,6 +12,7 @@ from basicsr_clsd.losses.distillation_loss import DistillationLoss, Outputs, pai
 # Entries of the affinity that exist at a time: on a CPU they should stay in the cache, a GPU wants more at once.
 _BLOCK_BYTES = {'cpu': 2**20, 'cuda': 2**26}
 _LEAST_ROWS, _MOST_ROWS = 32, 128
+_MOST_ROWS_ON_A_GPU = 1024
 
 
 @LOSS_REGISTRY.register()
@@ -127,6 +128,8 @@ def _add_up(student: Tensor, teacher: Tensor, rows: int, gradient: Tensor | None
 
 def _block(count: int, positions: int, like: Tensor) -> tuple[int, int]:
     """How many images and rows of their affinities to take at a time."""
-    entries = _BLOCK_BYTES.get(like.device.type, _BLOCK_BYTES['cuda']) // like.element_size()
-    rows = min(max(entries // positions, _LEAST_ROWS), _MOST_ROWS, positions)
+    kind = 'cpu' if like.device.type == 'cpu' else 'cuda'
+    entries = _BLOCK_BYTES[kind] // like.element_size()
+    most = _MOST_ROWS if kind == 'cpu' else _MOST_ROWS_ON_A_GPU
+    rows = min(max(entries // positions, _LEAST_ROWS), most, positions)
     return max(1, min(entries // (rows * positions), count)), rows

@@ -38,7 +38,17 @@ def trunk_gradient_norm(network: nn.Module, term: Tensor) -> Tensor:
     trained = network.wide if isinstance(network, ChannelSplittingNetwork) else student_of(network)
     trunk = [value for name, value in trained.named_parameters() if not name.startswith(NO_TRUNK)]
     gradients = torch.autograd.grad(term, trunk, retain_graph=True, allow_unused=True)
-    return torch.stack([grad.square().sum() for grad in gradients if grad is not None]).sum().sqrt()
+    return torch.stack(torch._foreach_norm([grad for grad in gradients if grad is not None])).norm()
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move a network's exponential moving average, in place; with the bits of BasicSR's `model_ema`."""
+    averaged: list[Tensor] = list(average.parameters())
+    current: list[Tensor] = list(network.parameters())
+    # All at once, as a GPU takes longer to start on each parameter than to compute it.
+    torch._foreach_mul_(averaged, decay)
+    torch._foreach_add_(averaged, current, alpha=1 - decay)
 
 
 class Stepper:
@@ -85,7 +95,7 @@ class Stepper:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        done = torch.isfinite(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])).all()
+        done = torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all()
         if self.scaler is not None:
             self.scaler.step(self.optimizer)
             self.scaler.update()

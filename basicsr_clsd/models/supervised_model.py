@@ -22,7 +22,7 @@ from basicsr_clsd.config.schema import Options
 from basicsr_clsd.config.training import Train
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.models.schedule import Factors
-from basicsr_clsd.models.stepper import Stepper, build_optimizer, trunk_gradient_norm
+from basicsr_clsd.models.stepper import Stepper, build_optimizer, trunk_gradient_norm, update_average
 from basicsr_clsd.networks.check import channels_of, check_output, compiled, parameter_count, placed, trial_image
 from basicsr_clsd.networks.precision import keep_ends_fp32
 from basicsr_clsd.networks.weights import load_weights, params
@@ -187,8 +187,8 @@ class SupervisedModel(BaseModel):
         done = self.log_dict['done'] = self.stepper.step()
         # A GPU is not waited for: after a skipped step the average draws near weights that have not changed.
         if self.net_g_ema is not None and (self.device.type != 'cpu' or bool(done)):
-            steps = self.iteration - 1
-            self.model_ema(min(train.ema_decay, (1 + steps) / (10 + steps)) if train.ema_warmup else train.ema_decay)
+            most = self.iteration / (self.iteration + 9) if train.ema_warmup else 1
+            update_average(self.net_g_ema, self.net_g, min(train.ema_decay, most))
         if self.factors.gate is not None:
             self.factors.gate.end_iteration(self.iteration)
 
