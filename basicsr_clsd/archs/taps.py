@@ -33,7 +33,8 @@ class FeatureTaps:
 
     A tap is a module's path, as in ``named_modules``: ``body.9`` is its output, ``upsample:input`` its first positional
     argument; of a module that runs several times, the last. Tokens of SwinIR come as maps. Between two recordings
-    nothing is held, and the network runs as ever. Copies of the network record nothing.
+    nothing is held, and the network runs as ever. Copies of the network record nothing. A feature that the network then
+    changes in place, as :meth:`trial` finds out, is copied.
 
     Args:
         network: The bare network, before it is compiled or wrapped.
@@ -48,6 +49,7 @@ class FeatureTaps:
         self.kind, self.where = type(network).__name__, where
         self.taps = tuple(dict.fromkeys(taps))
         self._found: dict[str, Tensor] | None = None
+        self._copied: set[str] = set()
         self._grid: Grid | None = None
         self._has_tokens = isinstance(network, ROW_BY_ROW)
         modules = {path: module for path, module in network.named_modules() if path}
@@ -64,11 +66,14 @@ class FeatureTaps:
 
     def _note_input(self, tap: str, _: nn.Module, arguments: tuple[Any, ...]) -> None:
         if self._found is not None and arguments:
-            self._found[tap] = as_map(arguments[0], self._grid)
+            self._found[tap] = self._kept(tap, arguments[0])
 
     def _note_output(self, tap: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         if self._found is not None:
-            self._found[tap] = as_map(output, self._grid)
+            self._found[tap] = self._kept(tap, output)
+
+    def _kept(self, tap: str, feature: Any) -> Any:
+        return as_map(feature.clone() if tap in self._copied else feature, self._grid)
 
     @contextmanager
     def recording(self, image: Tensor) -> Iterator[dict[str, Tensor]]:
@@ -96,7 +101,7 @@ class FeatureTaps:
         """Record as :meth:`recording` does, in a run that shows whether the taps can be used at all.
 
         Raises:
-            UserError: Nothing came by a tap, or no feature (N, C, h, w), or one that the network then changes in place.
+            UserError: Nothing came by a tap, or no feature (N, C, h, w).
         """
         found = _Versioned()
         self.start(found, image)
@@ -111,20 +116,19 @@ class FeatureTaps:
             if not isinstance(feature, Tensor) or feature.ndim != FEATURE_DIMS:
                 shape = tuple(feature.shape) if isinstance(feature, Tensor) else type(feature).__name__
                 raise UserError(f"{self.where}: '{tap}' of {self.kind} is no feature (N, C, h, w), but {shape}")
-            if feature._version != found.versions[tap]:
-                raise UserError(
-                    f"{self.where}: {self.kind} changes '{tap}' in place later on; "
-                    f"tap what comes next, as in 'upsample{INPUT}'"
-                )
+            if found.given[tap]._version != found.versions[tap]:
+                self._copied.add(tap)
 
 
 class _Versioned(dict[str, Any]):
-    """Features by tap, with what torch counts up when a tensor is changed in place."""
+    """Copies of features by tap, and the features themselves with what torch counts up at a change in place."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.given: dict[str, Any] = {}
         self.versions: dict[str, int] = {}
 
     def __setitem__(self, tap: str, feature: Any) -> None:
-        super().__setitem__(tap, feature)
-        self.versions[tap] = feature._version if isinstance(feature, Tensor) else 0
+        is_tensor = isinstance(feature, Tensor)
+        super().__setitem__(tap, feature.clone() if is_tensor else feature)
+        self.given[tap], self.versions[tap] = feature, feature._version if is_tensor else 0

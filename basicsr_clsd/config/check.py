@@ -91,7 +91,9 @@ def _check_training(options: Options) -> None:
     _check_needs(options, kind)
     _check_losses(options, train, kind)
     check_schedules({key: loss.schedule for key, loss in train.losses().items()}, GATED, train.total_iter)
-    if train.contrastive_opt is not None and dataset.batch_size_per_gpu == 1:
+    kinds = [registry.find('losses', term.type, '') for term in train.distill_opt or []]
+    compares = train.contrastive_opt is not None or any(getattr(kind, 'compares_images', False) for kind in kinds)
+    if compares and dataset.batch_size_per_gpu == 1:
         raise UserError('datasets.train.batch_size_per_gpu: 1 is too few: a contrastive term compares images')
     if train.precision == 'fp16' and not hasattr(torch.amp, 'GradScaler'):
         raise UserError('train.precision: fp16 needs torch 2.3 or newer; bf16 does not')

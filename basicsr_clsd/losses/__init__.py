@@ -1,5 +1,6 @@
 """Losses, registered in BasicSR's ``LOSS_REGISTRY``."""
 
+from basicsr_clsd.losses.contrastive_feature_loss import ContrastiveFeatureLoss
 from basicsr_clsd.losses.contrastive_loss import ContrastiveLoss
 from basicsr_clsd.losses.distillation_loss import DistillationLoss, GroundTruthLoss, OutputDistillationLoss, Outputs
 from basicsr_clsd.losses.hint_loss import HintLoss
@@ -10,6 +11,7 @@ from basicsr_clsd.losses.spatial_affinity_loss import SpatialAffinityLoss
 from basicsr_clsd.losses.variational_feature_loss import VariationalFeatureLoss
 
 __all__ = [
+    'ContrastiveFeatureLoss',
     'ContrastiveLoss',
     'DistillationLoss',
     'GroundTruthLoss',

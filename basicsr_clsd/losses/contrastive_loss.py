@@ -165,7 +165,7 @@ class _MeanL1OnCPU(torch.autograd.Function):
         ctx.own = own
         size, count = first.shape[1], 2 * len(first)
         paired, pairs = [], []
-        for columns in _pieces(first):
+        for columns in pieces(first):
             rows = torch.cat((first[:, columns], second[:, columns]))
             pairs.append(F.pdist(rows, p=1))
             paired.append((rows[: len(first)] - rows[len(first) :]).abs_().sum(1))
@@ -185,7 +185,7 @@ class _MeanL1OnCPU(torch.autograd.Function):
         of_paired = of_paired[:, None] / size
         grads = [torch.zeros_like(first) if needed else None for needed in ctx.needs_input_grad[:2]]
         own = range(count)[ctx.own]
-        for columns in _pieces(first):
+        for columns in pieces(first):
             rows = torch.cat((first[:, columns], second[:, columns]))
             sign = (rows[:count] - rows[count:])[ctx.own].sign_()
             for grad, start, side in ((grads[0], 0, 1), (grads[1], count, -1)):
@@ -198,7 +198,7 @@ class _MeanL1OnCPU(torch.autograd.Function):
         return grads[0], grads[1], None
 
 
-def _pieces(images: Tensor) -> list[slice]:
+def pieces(images: Tensor) -> list[slice]:
     """Cut the columns of flattened images, (N, D)."""
     count, size = images.shape
     columns = max(1, min(_PIECE_BYTES // (2 * count**2 * images.element_size()), _PIECE_COLUMNS))

@@ -1,10 +1,13 @@
 """What losses between a student and a teacher have in common, and the simplest of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
+
+from basicsr_clsd.losses.adaptive import NONE, check_adaptive, chosen
 
 
 class Outputs(NamedTuple):
@@ -24,7 +27,11 @@ class DistillationLoss(nn.Module):
 
     symbol: ClassVar[str]
     """The term's name in the log."""
-    needs_gt: ClassVar[bool] = False
+    compares_images: ClassVar[bool] = False
+    """Whether it compares the images of a batch with each other, of which there must be two then."""
+    measures: Mapping[str, Tensor] = MappingProxyType({})
+    """What else to log of the last call."""
+    needs_gt: bool = False
     """Whether it looks at HR images; there are none where a training zooms in."""
 
     def forward(self, student: Outputs, teacher: Outputs, gt: Tensor) -> Tensor:
@@ -68,19 +75,27 @@ class OutputDistillationLoss(DistillationLoss):
 
     Args:
         loss_weight: Factor on the mean, in units of ``train.pixel_range``.
+        adaptive: Which images, see :func:`~basicsr_clsd.losses.adaptive.chosen`; the mean stays one over all.
+
+    Raises:
+        ValueError: ``adaptive`` is none of its choices.
     """
 
     symbol = 'L_TS'
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(self, loss_weight: float = 1.0, adaptive: str = NONE) -> None:
         super().__init__()
-        self.loss_weight = loss_weight
+        check_adaptive(adaptive)
+        self.loss_weight, self.adaptive, self.needs_gt = loss_weight, adaptive, adaptive != NONE
 
     def forward(self, student: Outputs, teacher: Outputs, gt: Tensor) -> Tensor:
         """Return ``loss_weight * mean |SR_S - SR_T|``; features are not looked at."""
         if student.sr.shape != teacher.sr.shape:
             raise ValueError(f'the outputs have shapes {tuple(student.sr.shape)} and {tuple(teacher.sr.shape)}')
-        return self.loss_weight * (student.sr - teacher.sr).abs().mean()
+        if self.adaptive == NONE:
+            return self.loss_weight * (student.sr - teacher.sr).abs().mean()
+        mask = chosen(self.adaptive, student.sr, teacher.sr, gt)
+        return self.loss_weight * (mask * (student.sr - teacher.sr).abs().flatten(1).mean(1)).mean()
 
 
 @LOSS_REGISTRY.register()

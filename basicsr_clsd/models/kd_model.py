@@ -153,7 +153,9 @@ class KDModel(SupervisedModel):
         pupil = self.pupil if self.parallel is None else self.parallel
         with self.stepper.autocast():
             sr, terms = pupil(runs, wanted)
-        return {**self.student_terms(sr), **terms}, {}
+        losses: list[Any] = [term.loss for term in self.pupil.terms]
+        measures = {key: value for loss in losses for key, value in loss.measures.items()}
+        return {**self.student_terms(sr), **terms}, measures
 
     def _run(self, view: View, taught: bool) -> '_Run':
         """The images of a view, and what the teacher makes of them if it is to."""

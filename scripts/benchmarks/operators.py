@@ -60,6 +60,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
     'LFD': ('LFD', []),
     'LSFD': ('LSFD', []),
     'AugKD': ('AugKD', []),
+    'FACD': ('FACD', []),
     'PISR teacher': ('PISR_teacher', ['network_g:decoder:num_feat=4']),
     'PISR': ('PISR', ['path:pretrain_network_g=null', 'network_g:num_feat=4']),
 }

@@ -8,7 +8,14 @@ REFERENCE = 'CLSD'
 # Hours on two Titan RTX; the teacher's are part of what a method with a teacher costs.
 HOURS = {'EDSR_L': 20.3, 'FAKD': 40.9, 'LFD': 48.8, 'DS': 25.7, 'CLSD': 30.2}
 # Whose training comes before that of a method.
-TEACHERS = {'FAKD': 'EDSR_L', 'LFD': 'EDSR_L', 'LSFD': 'EDSR_L', 'AugKD': 'EDSR_L', 'PISR': 'PISR_teacher'}
+TEACHERS = {
+    'FAKD': 'EDSR_L',
+    'LFD': 'EDSR_L',
+    'LSFD': 'EDSR_L',
+    'AugKD': 'EDSR_L',
+    'FACD': 'EDSR_L',
+    'PISR': 'PISR_teacher',
+}
 
 
 def compare(

@@ -25,6 +25,7 @@ METHODS = {
     'CSD': 'train_CSD_x{}.yml',
     'CSD_16': 'train_CSD_16_x{}.yml',
     'AugKD': 'train_AugKD_x{}.yml',
+    'FACD': 'train_FACD_x{}.yml',
     'PISR': 'train_PISR_x{}.yml',
     'EDSR_L': 'teacher/train_EDSR_L_x{}.yml',
     'PISR_teacher': 'teacher/train_PISR_teacher_x{}.yml',

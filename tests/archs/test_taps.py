@@ -166,12 +166,14 @@ def test_tokens_of_swinir_come_as_maps(image):
 @pytest.mark.parametrize(
     ('network', 'tap'), [(EDSR(**TINY), 'conv_after_body'), (MSRResNet(num_feat=8, num_block=1), 'conv_first')]
 )
-def test_trial_tells_a_tap_that_is_changed_in_place(image, network, tap):
-    with (
-        pytest.raises(UserError, match=f"changes '{tap}' in place later on"),
-        FeatureTaps(network, [tap], 'k').trial(image),
-    ):
+def test_feature_that_is_changed_in_place_later_on_is_copied(image, network, tap):
+    taps, seen = FeatureTaps(network, [tap, 'body.0'], 'k'), []
+    network.get_submodule(tap).register_forward_hook(lambda *given: seen.append(given[2].clone()))
+    for recording in (taps.trial, taps.recording):
+        with recording(image) as features:
+            network(image)
+        assert torch.equal(features[tap], seen[-1])
+    upsampled = FeatureTaps(network, ['body.0'], 'k')
+    with upsampled.recording(image) as features:
         network(image)
-    taps = FeatureTaps(network, ['body.0'], 'k')
-    with taps.trial(image):
-        network(image)
+    assert features.keys() == {'body.0'}

@@ -128,6 +128,21 @@ def test_two_processes_train_as_one_does(run_folder, run_command):
     torch.testing.assert_close(trained(folder), trained(one), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize('adaptive', ['teacher_better', 'hard'])
+def test_contrast_of_features_sees_the_images_of_all_processes(run_folder, run_command, adaptive):
+    how = {'adaptive': adaptive, 'loss_weight': 10}
+    terms = [{'type': 'ContrastiveFeatureLoss', 'negatives': ['teacher', 'student'], **TAPS, **how}]
+    terms += [{'type': 'OutputDistillationLoss', **how}]
+    one, opt = run_folder('one', terms=terms, **GRADIENT)
+    assert run_command('train', '-opt', opt).code == 0
+    folder, opt = run_folder('many', terms=terms, batch=BATCH // 2, **GRADIENT)
+    ended = run_command('train', '-opt', opt, processes=2)
+    assert [process.code for process in ended] == [0, 0], ended
+    ours, theirs = trained(folder, 1), trained(one, 1)
+    assert theirs.norm() > 1e6
+    assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+
+
 def test_terms_with_schedules_train_as_one_process_does_and_learn_only_when_they_are_on(run_folder, run_command):
     terms = [{**term, 'schedule': {'start_iter': 2, 'anneal_start': 4, 'anneal_end': 6}} for term in TERMS]
     one, opt = run_folder('one', terms=terms)

@@ -122,7 +122,7 @@ def test_the_size_of_the_pieces_changes_nothing(monkeypatch, negatives, columns)
     whole = loss(sr, head_srs)
     whole_grads = gradients(whole, sr, head_srs)
     monkeypatch.setattr(contrastive_loss, '_PIECE_BYTES', columns * 2 * 4 * 4 * 4)
-    assert len(contrastive_loss._pieces(sr.flatten(1))) == -(-3 * 8 * 9 // columns)
+    assert len(contrastive_loss.pieces(sr.flatten(1))) == -(-3 * 8 * 9 // columns)
     pieces = loss(sr, head_srs)
     torch.testing.assert_close(pieces, whole, rtol=1e-6, atol=0)
     for grad, expected in zip(gradients(pieces, sr, head_srs), whole_grads, strict=True):

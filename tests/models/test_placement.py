@@ -36,6 +36,7 @@ OTHERS = {
     'AugKD': 1400,
     'PISR teacher': 280,
     'PISR': 400,
+    'FACD': 680,
 }
 # A tensor `lq` of the pretended GPU, and what must not be done there.
 FAULTS = {
