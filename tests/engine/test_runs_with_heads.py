@@ -121,7 +121,6 @@ ODD = {'type': 'SwinIR', 'upscale': 2, 'img_size': 8, 'window_size': 4, 'embed_d
             {'taps': ['body.0.conv', 'body.1.residual_group.0.rcab.3.attention.0']},
             "network_g.taps: 'body.1.residual_group.0.rcab.3.attention.0' of RCAN is 1 x 1 for an LR image",
         ),
-        ({'taps': ['conv_after_body']}, "network_g.taps: RCAN changes 'conv_after_body' in place later on; "),
         (
             {'global_skip': 'conv_frist'},
             "network_g.global_skip: RCAN has no module 'conv_frist'; the nearest are conv_first",
