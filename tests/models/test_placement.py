@@ -88,15 +88,15 @@ import torch
 from pretended_gpu import Record, pretended_gpu
 with pretended_gpu() as device:
     lq = torch.zeros(2, 2).to(device)
-    for work in {works!r}:
+    for work in [{works}]:
         record = Record()
         try:
             with record:
-                eval(work)
+                work()
             print(record.copies)
         except Exception as error:
             print(type(error).__name__)
 """
-    works = [work for work, _ in FAULTS.values()]
+    works = ', '.join(f'lambda: {work}' for work, _ in FAULTS.values())
     found = run(['-c', program.format(works=works)]).splitlines()
     assert dict(zip(FAULTS, found, strict=True)) == {name: seen for name, (_, seen) in FAULTS.items()}
