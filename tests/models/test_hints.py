@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
-from helpers.one_step import step
+from helpers.one_step import descends, step
 
 from basicsr_clsd.errors import UserError
 
@@ -81,15 +81,8 @@ def test_terms_are_those_of_the_formula_and_the_step_descends_them(make_model, m
         'L_SD': 0.15 * sum((each - sr.detach()).abs().mean() for each in srs) / 2,
         'L_H': LAMBDA * sum(hints) / 2,
     }
-    trained = dict(model.hinted.named_parameters())
-    before = {name: value.detach().clone() for name, value in trained.items()}
-    gradients = torch.autograd.grad(sum(wanted.values()), list(trained.values()))
-    log = step(model, batch)
-    total = sum(wanted.values()).item()
-    assert log == pytest.approx({**{k: v.item() for k, v in wanted.items()}, 'L_total': total, 'done': 1}, rel=1e-5)
-    for (name, value), gradient in zip(trained.items(), gradients, strict=True):
-        torch.testing.assert_close(value.data, before[name] - 1e-4 * gradient, rtol=1e-4, atol=1e-7)
-    assert {name.split('.')[0] for name in trained} == {'network', 'loss'}
+    descends(model, model.hinted, batch, wanted)
+    assert {name.split('.')[0] for name, _ in model.hinted.named_parameters()} == {'network', 'loss'}
 
 
 def test_hint_and_self_distillation_reach_the_trunk_below_the_taps_alone(make_model, make_batch):
