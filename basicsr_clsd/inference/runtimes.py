@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ class OnnxruntimeModel:
             return np.asarray(self._session.run(None, {self._input: lq})[0])
 
 
+@cache
+def _openvino() -> Any:
+    """OpenVINO's core, one for the life of the process.
+
+    A core gives its thread a stack for signals. It takes it away when it ends, and puts back the one that it had found,
+    which an earlier core may have freed by then: the next signal would kill the process.
+    """
+    import openvino  # noqa: PLC0415  (an extra)
+
+    return openvino.Core()
+
+
 class OpenvinoModel:
     """An ONNX model in OpenVINO, on the CPU.
 
@@ -101,14 +114,12 @@ class OpenvinoModel:
     on_gpu = False
 
     def __init__(self, model: Path | bytes, precision: str = 'fp32') -> None:
-        import openvino  # noqa: PLC0415  (an extra)
-
         hints = {
             'INFERENCE_NUM_THREADS': torch.get_num_threads(),
             'INFERENCE_PRECISION_HINT': {'fp32': 'f32', 'bf16': 'bf16'}[precision],
         }
         with _runtime_errors():
-            core = openvino.Core()
+            core = _openvino()
             read = core.read_model(model if isinstance(model, bytes) else str(model))
             self._compiled: Any = core.compile_model(read, 'CPU', hints)
 

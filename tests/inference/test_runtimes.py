@@ -1,6 +1,8 @@
 """Other runtimes than torch: the same pictures, which is chosen, and one line for what cannot be."""
 
 import importlib.util
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -74,6 +76,23 @@ def test_onnx_files_run_by_openvino_too(tmp_path):
     for name in ('torch', 'ncnn'):
         with pytest.raises(UserError, match=rf'runs by onnxruntime or openvino, not by {name}$'):
             load(tmp_path / 'net.onnx', runtime=name)
+
+
+SIGNALLED = """
+import os, signal, sys
+from basicsr_clsd import Upscaler
+signal.signal(signal.SIGUSR1, lambda *given: print('told'))
+networks = [Upscaler(sys.argv[1], runtime='openvino') for _ in range(2)]
+while networks:
+    del networks[0]
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_openvino_networks_have_gone(model):
+    need('openvino')
+    ended = subprocess.run([sys.executable, '-c', SIGNALLED, model], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, 'told\n'), ended.stderr
 
 
 def test_commands(model, run_command, tmp_path):
