@@ -13,5 +13,6 @@ if [ "${1-}" = --all ]; then
     shift
 fi
 python=$(bash scripts/setup.sh dev)
-# A file's tests share their set-up, so they stay in one process.
-exec "$python" -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile ${tier[@]+"${tier[@]}"} "$@"
+# A file's tests share their set-up, so they stay in one process. When a process dies, its test fails and the rest is not
+# run: pytest-xdist would wait for ever for the tests of the dead process.
+exec "$python" -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --max-worker-restart 0 ${tier[@]+"${tier[@]}"} "$@"
