@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from pretended_gpu import Record, pretended_gpu
+from torch import Tensor
 
 from basicsr_clsd import registry
 from basicsr_clsd.config import load
@@ -78,10 +79,17 @@ class Row:
     error: str | None = None
 
 
-def build(case: str, folder: Path) -> SupervisedModel:
-    """Build the model of a case."""
+def write_teachers(folder: Path) -> None:
+    """Write weights of narrow teachers."""
+    for kind, section in TEACHERS.items():
+        network = registry.build('archs', Component.model_validate(section), 'network_teacher')
+        torch.save({'params': network.state_dict()}, folder / f'{kind}.pth')
+
+
+def build(case: str, folder: Path, changes: Sequence[str] = ()) -> SupervisedModel:
+    """Build the model of a case, whose teachers are in a folder."""
     method, overrides = CASES[case]
-    options = load(f'{"teacher/" * method.endswith("_teacher")}train_{method}_x4.yml', overrides)
+    options = load(f'{"teacher/" * method.endswith("_teacher")}train_{method}_x4.yml', [*overrides, *changes])
     if options.path.pretrain_network_teacher is not None:
         assert options.network_teacher is not None
         kind = options.network_teacher.type
@@ -90,16 +98,21 @@ def build(case: str, folder: Path) -> SupervisedModel:
     return build_model(options)
 
 
+def batch_of(model: SupervisedModel) -> dict[str, Tensor]:
+    """A black batch of bytes, of the size that the options say."""
+    section = model.options.datasets['train']
+    assert section.gt_size is not None
+    sides = {'lq': section.gt_size // model.options.scale, 'gt': section.gt_size}
+    count, channels = section.batch_size_per_gpu, channels_of(model.options)
+    return {name: torch.zeros(count, channels, side, side, dtype=torch.uint8) for name, side in sides.items()}
+
+
 def measure(case: str, folder: Path) -> Row:
     """Take two steps and upscale an image."""
     row = Row(case)
     try:
         model = build(case, folder)
-        section = model.options.datasets['train']
-        assert section.gt_size is not None
-        sides = {'lq': section.gt_size // model.options.scale, 'gt': section.gt_size}
-        count, channels = section.batch_size_per_gpu, channels_of(model.options)
-        batch = {name: torch.zeros(count, channels, side, side, dtype=torch.uint8) for name, side in sides.items()}
+        batch = batch_of(model)
         for iteration in (1, 2):
             model.update_learning_rate(iteration)
             with Record() as step:
@@ -108,7 +121,7 @@ def measure(case: str, folder: Path) -> Row:
         row.operators, row.copies = step.operators.total(), step.copies
         row.most = dict(step.operators.most_common())
         with Record() as upscaling:
-            model.upscale(torch.zeros(1, channels, 64, 48))
+            model.upscale(torch.zeros(1, channels_of(model.options), 64, 48))
         row.upscale_copies = upscaling.copies
     except Exception as error:  # a case that cannot be run is a row of its own
         row.error = f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
@@ -127,9 +140,7 @@ def main() -> None:
     warnings.filterwarnings('ignore', message='Accessing the data pointer of FakeTensor')  # torch's own, in copies
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for kind, section in TEACHERS.items():
-            network = registry.build('archs', Component.model_validate(section), 'network_teacher')
-            torch.save({'params': network.state_dict()}, folder / f'{kind}.pth')
+        write_teachers(folder)
         with pretended_gpu():
             rows = [measure(case, folder) for case in args.cases]
     if args.json:
