@@ -21,6 +21,12 @@ def parse() -> argparse.Namespace:
         metavar='[NAME=]MODEL',
         help='what to test, a row each, in place of what the options name; a file, or a name in the model zoo',
     )
+    parser.add_argument(
+        '--precision',
+        choices=['fp32', 'tf32', 'bf16'],
+        default='fp32',
+        help='that of infer.py; tf32: of convolutions, on a GPU that has it (default: %(default)s)',
+    )
     return parser.parse_args()
 
 
@@ -46,7 +52,7 @@ def test(arguments: argparse.Namespace, console: cli.Console) -> None:
     results = output_root(options.path.results_root, 'results') / options.name
     with cli.processes(arguments, options, console) as processes, held(results, processes):
         with processes.together():
-            methods = load_models(options)
+            methods = load_models(options, arguments.precision)
             sets = processes.main_first(
                 lambda: {
                     str(section.name): build_dataset(options, section, 'test')

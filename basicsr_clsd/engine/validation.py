@@ -6,9 +6,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from basicsr_clsd.archs.windows import window_of
 from basicsr_clsd.config import Options
 from basicsr_clsd.data import PairedDataset
 from basicsr_clsd.evaluation.metrics import Image, Sample, Scores, in_8_bits, joined, measure, upscaled
+from basicsr_clsd.inference.tiles import Tiles
 from basicsr_clsd.models import SupervisedModel
 from basicsr_clsd.runtime.distributed import Processes
 from basicsr_clsd.runtime.files import write_image
@@ -36,6 +41,7 @@ class Validator:
 
     def __init__(self, options: Options, sets: dict[str, PairedDataset], processes: Processes, folder: Path) -> None:
         self.options, self.sets, self.processes, self.folder = options, sets, processes, folder
+        self.tiles: Tiles | None = None  # as large as memory has sufficed for, also in later validations
         self.suffix = ''  # of the names of metrics
         self.examples: dict[str, Image] = {}  # the first image of each set as it was last upscaled
 
@@ -53,9 +59,7 @@ class Validator:
             share = range(self.processes.rank, len(dataset), self.processes.world)
             scores = Scores()
             with self.processes.together():
-                samples = upscaled(
-                    dataset, lambda lq: model.upscale(lq, heads=self.options.val.heads), share, model.takes
-                )
+                samples = upscaled(dataset, lambda lq: self._upscale(model, lq), share, model.takes)
                 for sample in samples:
                     scores.images[sample.name] = self._measure(sample)
                     if len(scores.images) == 1:
@@ -69,6 +73,18 @@ class Validator:
                 f'Validation {name}, iter {iteration:,}: {values} ({time.monotonic() - started:.1f} s)'
             )
         return results
+
+    def _upscale(self, model: SupervisedModel, lq: Tensor) -> list[Tensor]:
+        """The outputs for an image: of the whole image, or where memory does not suffice in tiles."""
+        if self.tiles is None:
+
+            def outputs(part: Tensor) -> Tensor:
+                srs = model.upscale(part, heads=self.options.val.heads)
+                return srs[0] if len(srs) == 1 else torch.cat(srs)
+
+            name = self.options.network_g.type
+            self.tiles = Tiles(outputs, model.factor, window=window_of(model.net_g), name=name)
+        return list(self.tiles(lq).split(len(lq)))
 
     def _measure(self, sample: Sample) -> dict[str, float]:
         metrics = self.options.val.metrics

@@ -30,10 +30,20 @@ class EvaluatedModel:
         network: The network.
         options: Scale, tiles and channels.
         ensemble: Test the mean of the eight turned and mirrored images' outputs.
+        precision: What the network was opened in, for the notes.
     """
 
-    def __init__(self, name: str, checkpoint: str, network: Network, options: Options, ensemble: bool) -> None:
+    def __init__(  # noqa: PLR0913
+        self,
+        name: str,
+        checkpoint: str,
+        network: Network,
+        options: Options,
+        ensemble: bool,
+        precision: str = 'fp32',
+    ) -> None:
         self.name, self.checkpoint, self.network, self.ensemble = name, checkpoint, network, ensemble
+        self.precision = precision
         self._shape = lr_shape(options.scale, channels_of(options, 'test', 'val'))
         val = options.val
         self.tiles = tiled(network, name, val.tile, overlap=val.tile_overlap, ensemble=ensemble)
@@ -76,6 +86,8 @@ class EvaluatedModel:
     def notes(self, complexity: Complexity, tiling: Tiling | None) -> list[Note]:
         """What is special about how it was tested; ``tiling``: the smallest tiles of all images."""
         notes = []
+        if self.precision != 'fp32':
+            notes.append(Note(row=self.name, kind='precision', text=f'computed in {self.precision}'))
         if self.ensemble:
             text = f'mean of {ENSEMBLE} turned and mirrored images (self-ensemble)'
             notes.append(Note(row=self.name, kind='self_ensemble', text=text))
@@ -110,8 +122,12 @@ class EvaluatedModel:
         )
 
 
-def load_models(options: Options) -> list[EvaluatedModel]:
+def load_models(options: Options, precision: str = 'fp32') -> list[EvaluatedModel]:
     """Open what the options name: ``networks``, or ``network_g`` with the weights of ``path``.
+
+    Args:
+        options: Checked options.
+        precision: What the networks compute in, see :func:`~basicsr_clsd.inference.loader.load`.
 
     Raises:
         UserError: One line that names the file or key at fault.
@@ -124,20 +140,25 @@ def load_models(options: Options) -> list[EvaluatedModel]:
         checkpoint = str(options.path.pretrain_network_g)
         path = options.path
         keyed = path.param_key_g, 'path.param_key_g'
-        network = _load(options, options.network_g, checkpoint, keyed, path.strict_load_g)
-        return [EvaluatedModel(options.name, checkpoint, network, options, options.val.self_ensemble)]
+        network = _load(options, options.network_g, checkpoint, keyed, precision, path.strict_load_g)
+        return [EvaluatedModel(options.name, checkpoint, network, options, options.val.self_ensemble, precision)]
     models = []
     for name, section in options.networks.items():
         asked = f'networks.{name}.param_key' if 'param_key' in section.model_fields_set else ''
         keyed = section.param_key, asked
-        network = _load(options, section.network_g or options.network_g, section.checkpoint, keyed)
+        network = _load(options, section.network_g or options.network_g, section.checkpoint, keyed, precision)
         ensemble = options.val.self_ensemble if section.self_ensemble is None else section.self_ensemble
-        models.append(EvaluatedModel(name, section.checkpoint, network, options, ensemble))
+        models.append(EvaluatedModel(name, section.checkpoint, network, options, ensemble, precision))
     return models
 
 
 def _load(
-    options: Options, section: Component, checkpoint: str, keyed: tuple[str | None, str], strict: bool = True
+    options: Options,
+    section: Component,
+    checkpoint: str,
+    keyed: tuple[str | None, str],
+    precision: str,
+    strict: bool = True,
 ) -> Network:
     path = model_file(checkpoint)
     key, option = keyed
@@ -149,6 +170,7 @@ def _load(
         option=option,
         strict=strict,
         channels=channels_of(options, 'test', 'val'),
+        precision=precision,
         gpu=options.num_gpu != 0,
     )
 

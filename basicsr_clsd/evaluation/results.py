@@ -118,7 +118,7 @@ class Note(_Record):
     """What to know of a row: images that are not in a mean, or how else it was tested."""
 
     row: str
-    kind: Literal['left_out', 'self_ensemble', 'tiles', 'no_latency']
+    kind: Literal['left_out', 'self_ensemble', 'tiles', 'precision', 'no_latency']
     text: str
 
 

@@ -33,7 +33,7 @@ class Processes:
     Args:
         rank: Number of this process, from 0.
         world: How many there are; 1 needs no process group.
-        local_rank: Number of this process on its machine, and of its GPU.
+        local_rank: Number of this process on its machine.
         control: Process group on the CPU for what the processes agree on, so that no GPU need be waited for.
         store: What the processes can leave for each other; None for a single one.
     """
@@ -195,10 +195,9 @@ def processes(launcher: str, timeout_minutes: float, on_gpu: bool) -> Iterator[P
     if world == 1:
         yield Processes(rank, world, local)
         return
-    if on_gpu:
-        if local >= torch.cuda.device_count():
-            raise UserError(f'process {local} of this machine has no GPU, there are {torch.cuda.device_count()}')
-        torch.cuda.set_device(local)
+    gpu = gpu_of(local, torch.cuda.device_count()) if on_gpu else None
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
     os.environ.update({key: environment[key] for key in ('MASTER_ADDR', 'MASTER_PORT')})
     timeout = timedelta(minutes=timeout_minutes)
     store, _, _ = next(dist.rendezvous('env://', rank, world, timeout=timeout))
@@ -207,8 +206,8 @@ def processes(launcher: str, timeout_minutes: float, on_gpu: bool) -> Iterator[P
     kept = environment.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
     attempt = dist.PrefixStore(f'attempt_{environment["TORCHELASTIC_RESTART_COUNT"] if kept else 0}', store)
     chosen: dict[str, Any] = {'backend': 'nccl' if on_gpu else 'gloo'}
-    if on_gpu and 'device_id' in inspect.signature(dist.init_process_group).parameters:  # torch 2.3 and newer
-        chosen['device_id'] = torch.device('cuda', local)  # nccl then connects here, and fails here if it cannot
+    if gpu is not None and 'device_id' in inspect.signature(dist.init_process_group).parameters:  # torch 2.3 and newer
+        chosen['device_id'] = torch.device('cuda', gpu)  # nccl then connects here, and fails here if it cannot
     dist.init_process_group(store=attempt, rank=rank, world_size=world, timeout=timeout, **chosen)
     control = dist.new_group(backend='gloo', timeout=timeout) if on_gpu else None
     ended = threading.Event()
@@ -216,6 +215,23 @@ def processes(launcher: str, timeout_minutes: float, on_gpu: bool) -> Iterator[P
     yield Processes(rank, world, local, control, attempt)
     dist.destroy_process_group()
     ended.set()
+
+
+def gpu_of(local: int, count: int) -> int:
+    """The number of a process's GPU.
+
+    Args:
+        local: Number of the process on its machine.
+        count: GPUs that it sees. Of one alone the launcher has given each process its own, as Slurm does if asked.
+
+    Raises:
+        UserError: There is none for this process.
+    """
+    if local < count:
+        return local
+    if count == 1:
+        return 0
+    raise UserError(f'process {local} of this machine has no GPU, there are {count}')
 
 
 def _slurm(environment: Mapping[str, str]) -> dict[str, str]:

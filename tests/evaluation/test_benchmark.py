@@ -186,6 +186,19 @@ def test_nothing_is_written_that_was_not_asked_for(options, run_test, tmp_path):
     assert names == {'results.json', 'results.csv', 'results.md', 'student.yml'}
 
 
+def test_precision_that_is_asked_for_is_taken_and_told(options, run_test, tmp_path):
+    folder, found = tmp_path / 'results' / 'student', []
+    for arguments in ((), ('--precision', 'fp32'), ('--precision', 'bf16')):
+        run_test(options, *arguments)
+        found.append(results(folder))
+    plain, same, bf16 = found
+    assert same['sets'] == plain['sets'] and same['notes'] == plain['notes'] == []
+    assert [(note['kind'], note['text']) for note in bf16['notes']] == [('precision', 'computed in bf16')]
+    for name in SETS:
+        rough, exact = (each['sets'][name]['student']['mean']['psnr'] for each in (bf16, plain))
+        assert 0 < abs(rough - exact) < 0.2
+
+
 def test_suffix_of_images(options, run_test, tmp_path):
     run_test({**options, 'val': {'save_img': True, 'suffix': 'v2'}})
     images = tmp_path / 'results' / 'student' / 'visualization' / 'Two'

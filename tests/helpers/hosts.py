@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-NAMES = ('clsd-a', 'clsd-b')  # the first sorts first: torchrun makes it the first of the group
+# The first sorts first: torchrun makes it the first of the group. Another process of the tests may have hosts, too.
+NAMES = (f'clsd-a-{os.getpid()}', f'clsd-b-{os.getpid()}')
 ADDRESSES = ('10.213.77.1', '10.213.77.2')
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAMS = ('munged', 'slurmctld', 'slurmd', 'sbatch')
+PROGRAMS = ('munged', 'slurmctld', 'slurmd', 'sbatch', 'setpriv')
 STARTS_S, ENDS_S = 60, 300
 CONFIGURATION = """\
 ClusterName=test
@@ -58,6 +58,17 @@ class Slurm:
         assert ended.returncode == 0, ended.stderr
         return ended.stdout.strip()
 
+    def start(self, *command: object) -> subprocess.Popen[bytes]:
+        """Start a daemon in the foreground; it ends with this process, however that ends."""
+        guarded = ['setpriv', '--pdeathsig', 'TERM', *map(str, command)]
+        return subprocess.Popen(guarded, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def node_state(self) -> str:
+        """The machine's state, as ``idle``; empty as long as the controller does not answer."""
+        command = ['sinfo', '--noheader', '--partition=all', '--format=%T']
+        ended = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        return ended.stdout.strip()
+
     def state(self, job: str) -> str:
         """A job's state, as ``RUNNING``; empty once Slurm has forgotten it."""
         shown = self.run('squeue', '--noheader', '--states=all', '--format=%i %T').splitlines()
@@ -103,18 +114,22 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         for name, value in files.items()
     ]
     cluster = Slurm({**environment, 'SLURM_CONF': str(configuration)})
+    daemons = []
     try:
-        cluster.run('munged', '--force', *options)
-        cluster.run('slurmctld', '-f', configuration)
-        cluster.run('slurmd', '-f', configuration)
         end = time.monotonic() + STARTS_S
-        while cluster.run('sinfo', '--noheader', '--partition=all', '--format=%T') != 'idle':
+        daemons.append(cluster.start('munged', '--foreground', '--force', *options))
+        while not (folder / 'munge.socket').exists():
+            assert time.monotonic() < end, (folder / 'munge.log').read_text()
+            time.sleep(0.1)
+        daemons.append(cluster.start('slurmctld', '-D', '-f', configuration))
+        daemons.append(cluster.start('slurmd', '-D', '-f', configuration))
+        while cluster.node_state() != 'idle':
             assert time.monotonic() < end, (folder / 'slurmctld.log').read_text()
             time.sleep(0.2)
         yield cluster
         cluster.run('scancel', '--user=root', '--signal=KILL', '--full')
         cluster.run('scancel', '--user=root')
     finally:
-        for pid in ('slurmctld.pid', 'slurmd.pid', 'munge.pid'):
-            if (folder / pid).exists():
-                os.kill(int((folder / pid).read_text()), 15)
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            daemon.wait()
