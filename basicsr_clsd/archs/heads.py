@@ -8,6 +8,7 @@ from basicsr.archs.arch_util import ResidualBlockNoBN, Upsample, make_layer
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from basicsr_clsd.archs.full_precision import FullPrecisionConv2d
 from basicsr_clsd.archs.probe import NetworkProbe, interpolate, probe
 from basicsr_clsd.archs.taps import FeatureTaps
 from basicsr_clsd.archs.trunk import TapList, find_trunk, is_lr_sized, resolve
@@ -220,7 +221,7 @@ class Head(nn.Module):
         self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
         if not share_tail:
             self.upsample = Upsample(upscale, num_feat)
-            self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
+            self.conv_last = FullPrecisionConv2d(num_feat, num_out_ch, 3, 1, 1)
 
     def forward(self, feature: Tensor, skip: Tensor | None) -> Tensor:
         """Refine a tapped feature to the feature (N, C, h, w) that a tail upscales.
@@ -246,9 +247,11 @@ def to_image(feature: Tensor, tail: nn.Module, img_range: float, base: Tensor) -
         img_range: What the last convolution makes is divided by this.
         base: Added to that: the mean of the images, or an upscaled image, in its type.
     """
-    feature = tail.get_submodule('upsample')(feature)
+    feature, conv_last = tail.get_submodule('upsample')(feature), tail.get_submodule('conv_last')
     with torch.autocast(feature.device.type, enabled=False):
-        return tail.get_submodule('conv_last')(feature.to(base.dtype)) / img_range + base
+        if not isinstance(conv_last, FullPrecisionConv2d):
+            feature = feature.to(base.dtype)
+        return conv_last(feature) / img_range + base
 
 
 def _size(feature: Tensor) -> str:

@@ -7,9 +7,10 @@ import torch
 from basicsr.archs.ecbsr_arch import ECB
 from torch import Tensor, nn
 
+from basicsr_clsd.archs.full_precision import FullPrecisionConv2d
 from basicsr_clsd.errors import FAULTS
 from basicsr_clsd.networks.check import first_output
-from basicsr_clsd.networks.precision import FullPrecisionConv2d, FullPrecisionECB, autocast, replace
+from basicsr_clsd.networks.precision import FullPrecisionECB, autocast, replace
 
 # torch's own compiler calls these for a CPU; torch has no public name for them.
 OPERATORS = ('_convolution_pointwise', '_convolution_pointwise_', '_reorder_convolution_weight')

@@ -8,21 +8,14 @@ import torch
 from basicsr.archs.ecbsr_arch import ECB
 from torch import Tensor, nn
 
+from basicsr_clsd.archs.full_precision import FullPrecisionConv2d
+
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """The context for a network's forward in a precision: ``fp32``, ``bf16`` or ``fp16``."""
     return nullcontext() if precision == 'fp32' else torch.autocast(device.type, DTYPES[precision])
-
-
-class FullPrecisionConv2d(nn.Conv2d):
-    """A convolution that autocast leaves in the precision of its weights, float32."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (nn.Conv2d's name)
-        """Convolve (N, C, H, W)."""
-        with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.to(self.weight.dtype))
 
 
 class FullPrecisionECB(ECB):
@@ -61,12 +54,11 @@ def keep_ends_fp32(network: nn.Module) -> Iterator[None]:
             handle.remove()
     for module in (called[0], called[-1]) if called else ():
         if type(module) in FULL_PRECISION:
-            replace(network, module, _in_full_precision(module))
+            replace(network, module, share(module, FULL_PRECISION[type(module)]))
 
 
-def _in_full_precision(module: nn.Module) -> nn.Module:
-    """A module that shares the parameters and the hooks of another, and differs in its precision alone."""
-    kind = FULL_PRECISION[type(module)]
+def share(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
+    """A module of another class that shares the parameters, the modules and the hooks of one."""
     made = kind.__new__(kind)
     vars(made).update(vars(module))
     return made

@@ -5,9 +5,10 @@ import torch
 from basicsr.archs import build_network
 from torch import nn
 
+from basicsr_clsd.archs.full_precision import FullPrecisionConv2d
 from basicsr_clsd.networks import fused as module
 from basicsr_clsd.networks.fused import FusedConv2d, add_convolved, convolve_relu, fused
-from basicsr_clsd.networks.precision import FullPrecisionConv2d, keep_ends_fp32
+from basicsr_clsd.networks.precision import keep_ends_fp32
 
 RGB = {'num_in_ch': 3, 'num_out_ch': 3}
 ECB = {'num_block': 2, 'num_channel': 8, 'scale': 2}
