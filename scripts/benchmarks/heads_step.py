@@ -45,7 +45,7 @@ def student_options(student: str, heads: bool, args: argparse.Namespace) -> Opti
     """Load a student's options, or what is left of them without heads."""
     folder, _, name = student.rpartition('/')
     overrides = [f'num_gpu={int(args.device == "cuda")}', f'datasets:train:batch_size_per_gpu={args.batch}']
-    overrides += [f'datasets:train:gt_size={args.patch * args.scale}']
+    overrides += [f'datasets:train:gt_size={args.patch * args.scale}', 'train:precision=fp32']
     options = load(SHIPPED_OPTIONS / folder / f'train_CLSD_{name}_x{args.scale}.yml', overrides)
     if not heads:
         values = options.as_dict()

@@ -29,6 +29,7 @@ from basicsr_clsd.engine.build import build_model
 from basicsr_clsd.models import SupervisedModel
 from basicsr_clsd.networks.check import channels_of
 
+FP32 = 'train:precision=fp32'  # autocast cannot be pretended
 CHANNELS_LAST = 'train:channels_last=true'
 CONTRASTIVE = 'train:contrastive_opt:'
 EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 32, 'upscale': 4}
@@ -89,7 +90,7 @@ def write_teachers(folder: Path) -> None:
 def build(case: str, folder: Path, changes: Sequence[str] = ()) -> SupervisedModel:
     """Build the model of a case, whose teachers are in a folder."""
     method, overrides = CASES[case]
-    options = load(f'{"teacher/" * method.endswith("_teacher")}train_{method}_x4.yml', [*overrides, *changes])
+    options = load(f'{"teacher/" * method.endswith("_teacher")}train_{method}_x4.yml', [FP32, *overrides, *changes])
     if options.path.pretrain_network_teacher is not None:
         assert options.network_teacher is not None
         kind = options.network_teacher.type
