@@ -16,6 +16,7 @@ from basicsr_clsd.conversion.source import SingleOutput, Source
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.inference.network import OUTPUT_TILE
 from basicsr_clsd.inference.tiles import upscale_in_tiles
+from basicsr_clsd.networks.branches import merge_branches
 from basicsr_clsd.networks.check import (
     TRIAL_SIDE,
     channels_taken,
@@ -111,8 +112,8 @@ class TorchNetwork:
         """The network as its arch builds it, for converters: on the CPU, in fp32."""
         module = registry.build('archs', self.section, 'network_g')
         module.load_state_dict(deepcopy(self.module.state_dict()))
-        plain = SingleOutput(module.cpu().eval().requires_grad_(False))
-        return Source(self.arch, plain, self.channels, self.window)
+        plain = merge_branches(module.cpu().eval().requires_grad_(False))
+        return Source(self.arch, SingleOutput(plain), self.channels, self.window)
 
     def macs(self, shape: tuple[int, ...]) -> int | None:
         """Multiply-accumulates of convolutions and matrix products for an input of this shape; None: not known.

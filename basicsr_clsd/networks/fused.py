@@ -4,13 +4,13 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from basicsr.archs.ecbsr_arch import ECB
 from torch import Tensor, nn
 
 from basicsr_clsd.archs.full_precision import FullPrecisionConv2d
 from basicsr_clsd.errors import FAULTS
+from basicsr_clsd.networks.branches import merge_branches
 from basicsr_clsd.networks.check import first_output
-from basicsr_clsd.networks.precision import FullPrecisionECB, autocast, replace
+from basicsr_clsd.networks.precision import autocast, replace
 
 # torch's own compiler calls these for a CPU; torch has no public name for them.
 OPERATORS = ('_convolution_pointwise', '_convolution_pointwise_', '_reorder_convolution_weight')
@@ -81,13 +81,9 @@ def fused(network: nn.Module, precision: str, lq: Tensor) -> nn.Module:
 
 
 def _fuse(network: nn.Module, precision: str) -> None:
-    for module in list(network.modules()):
-        dtype = torch.float32 if isinstance(module, FullPrecisionConv2d | FullPrecisionECB) else DTYPES[precision]
-        if isinstance(module, ECB):
-            plain = nn.Conv2d(module.in_channels, module.out_channels, 3, padding=1)
-            plain.weight, plain.bias = map(nn.Parameter, module.rep_params())
-            replace(network, module, nn.Sequential(FusedConv2d(plain, dtype), getattr(module, 'act', nn.Identity())))
-        elif isinstance(module, nn.Conv2d) and module.padding_mode == 'zeros':
+    for module in list(merge_branches(network).modules()):
+        if isinstance(module, nn.Conv2d) and module.padding_mode == 'zeros':
+            dtype = torch.float32 if isinstance(module, FullPrecisionConv2d) else DTYPES[precision]
             replace(network, module, FusedConv2d(module, dtype))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.utils import bgr2ycbcr, ycbcr2bgr
-from helpers.luma import network
+from helpers.luma import ARGUMENTS, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,6 +82,8 @@ def test_export(luma_model, tmp_path, run_command, make_images, kind):
     assert (header['channels'], header['color']) == ('1', 'y')
     assert json.loads(header['network_g'])['num_in_ch'] == 1
     assert [end.type.tensor_type.shape.dim[1].dim_value for end in model.graph.input] == [1]
+    # The branches of each block are merged, and computed no more.
+    assert sum(node.op_type == 'Conv' for node in model.graph.node) == ARGUMENTS['num_block'] + 2
     image = (noise(20, 24, 3) * 255).astype(np.uint8)
     difference = Upscaler(tmp_path / 'a.onnx')(image).astype(int) - Upscaler(luma_model)(image)
     assert np.abs(difference).max() <= {'fp32': 1, 'fp16': 2, 'int8': 40}[kind]
