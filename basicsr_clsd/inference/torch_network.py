@@ -30,7 +30,6 @@ from basicsr_clsd.networks.fused import FusedConv2d, add_convolved, convolve_rel
 from basicsr_clsd.networks.origin import DECODER
 from basicsr_clsd.networks.precision import autocast, keep_ends_fp32
 from basicsr_clsd.runtime import cudnn
-from basicsr_clsd.runtime.memory import return_freed_memory
 
 FLOPS_OF_A_MAC = 2
 CPU = torch.device('cpu')
@@ -164,7 +163,6 @@ def upscale_in_stages(network: EDSR, lq: Tensor, scale: int) -> Tensor:
     if isinstance(last, FusedConv2d):
         feature = feature.to(last.dtype)
     feature = add_convolved(feature, last, _body(network, feature.clone()))
-    return_freed_memory()  # the upsampler's blocks, of other sizes, would come on top of the trunk's
 
     def tail(part: Tensor) -> Tensor:
         return network.conv_last(network.upsample(part)).float()
