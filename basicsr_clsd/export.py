@@ -37,7 +37,13 @@ def parse() -> argparse.Namespace:
     coreml = subparsers.add_parser('coreml', help="a package for Apple's devices; it cannot be run elsewhere")
     for subparser, what in ((onnx, 'weights and features'), (ncnn, 'weights'), (coreml, 'weights and features')):
         subparser.add_argument('--precision', choices=['fp32', 'fp16'], default='fp32', help=f'of {what}')
-    onnx.add_argument('--int8', action='store_true', help='quantise the convolutions; needs --calibrate')
+    onnx.add_argument(
+        '--int8',
+        nargs='?',
+        const='onnxruntime',
+        choices=['onnxruntime', 'openvino'],
+        help='quantise the convolutions, as a runtime likes it (default: onnxruntime); needs --calibrate',
+    )
     onnx.add_argument('--calibrate', type=Path, metavar='FOLDER', help='photos, HR, to quantise by')
     onnx.add_argument('--opset', type=int, default=OPSET, help='version of the operators (default: %(default)s)')
     others = [
@@ -98,7 +104,7 @@ def export(arguments: argparse.Namespace, console: cli.Console) -> None:
 
     cli.set_up_console(console).setLevel('WARNING')
     to_onnx, half = arguments.format == 'onnx', getattr(arguments, 'precision', 'fp32') == 'fp16'
-    if to_onnx and arguments.int8 != (arguments.calibrate is not None):
+    if to_onnx and bool(arguments.int8) != (arguments.calibrate is not None):
         raise UserError('--int8 and --calibrate FOLDER need each other')
     if to_onnx and arguments.int8 and half:
         raise UserError(f'--int8: leaves what it does not quantise in fp32; not with --precision {arguments.precision}')
@@ -110,7 +116,8 @@ def export(arguments: argparse.Namespace, console: cli.Console) -> None:
     if arguments.format == 'web':
         export_web(arguments, network, source, console)
         return
-    kind = '_int8' if to_onnx and arguments.int8 else '_fp16' if half else ''
+    kind = {None: '', 'onnxruntime': '_int8', 'openvino': '_int8_openvino'}[getattr(arguments, 'int8', None)]
+    kind = '_fp16' if half else kind
     path = file_for(arguments, f'{writers.default_name(network, source)}{kind}')
     note = write(arguments, network, source, path, console)
     files = (path, *path.rglob('*'), *([path.with_suffix('.bin')] if arguments.format == 'ncnn' else []))
@@ -150,7 +157,8 @@ def write(
 
     def write_onnx() -> None:
         what = arguments.precision if arguments.calibrate is None else arguments.calibrate
-        writers.write_onnx(network, path, header, what, arguments.opset, console)
+        by_openvino = arguments.int8 == 'openvino'
+        writers.write_onnx(network, path, header, what, arguments.opset, console, by_openvino)
 
     by_format = {
         'onnx': write_onnx,

@@ -117,7 +117,9 @@ class Quantised(NamedTuple):
     after: float
 
 
-def quantise(model: Any, calibration: Calibration, scale: int, say: Callable[[str], None]) -> Quantised:
+def quantise(
+    model: Any, calibration: Calibration, scale: int, say: Callable[[str], None], for_openvino: bool = False
+) -> Quantised:
     """Quantise the convolutions of a model, weights per output channel, activations per tensor.
 
     First the percentile is chosen, then whether the first and the last convolution stay in float, which they do if that
@@ -129,6 +131,8 @@ def quantise(model: Any, calibration: Calibration, scale: int, say: Callable[[st
         calibration: The photos.
         scale: Super-resolution factor.
         say: Is told each choice in a line.
+        for_openvino: Do not round before a PReLU. OpenVINO computes it with the convolution, and only so; onnxruntime
+            runs a convolution in 8 bits only if its output is rounded.
     """
     model = _prepared(model)
     names = [node.name for node in model.graph.node if node.op_type == 'Conv']
@@ -136,6 +140,8 @@ def quantise(model: Any, calibration: Calibration, scale: int, say: Callable[[st
 
     def attempt(percentile: float, in_float: Sequence[str]) -> tuple[float, Any]:
         made = _quantised(model, ranges[percentile], in_float)
+        if for_openvino:
+            _leave_unrounded_before(made, 'PRelu')
         return mean_psnr(_run(made), calibration.choice, scale), made
 
     target = mean_psnr(_run(model), calibration.choice, scale)
@@ -238,3 +244,18 @@ def _quantised(model: Any, ranges: Any, in_float: Sequence[str]) -> Any:
         return quantizer.quantize_model()
     finally:
         logging.getLogger().setLevel(level)
+
+
+def _leave_unrounded_before(model: Any, kind: str) -> None:
+    """Give operators of a kind the convolution's own output, without QuantizeLinear and DequantizeLinear between."""
+    nodes = model.graph.node
+    maker = {output: node for node in nodes for output in node.output}
+    for node in [node for node in nodes if node.op_type == kind]:
+        made_by = [maker.get(node.input[0])]
+        while made_by[-1] is not None and made_by[-1].op_type in ('DequantizeLinear', 'QuantizeLinear'):
+            made_by.append(maker.get(made_by[-1].input[0]))
+        *rounding, convolution = made_by
+        if rounding and convolution is not None and convolution.op_type == 'Conv':
+            node.input[0] = convolution.output[0]
+            for each in rounding:
+                nodes.remove(each)

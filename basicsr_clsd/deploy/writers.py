@@ -75,6 +75,7 @@ def write_onnx(  # noqa: PLR0913
     kind: Literal['fp32', 'fp16'] | Path,
     opset: int,
     console: Console,
+    for_openvino: bool = False,
 ) -> None:
     """Export a network, check that it computes what the network does, and write it.
 
@@ -85,6 +86,7 @@ def write_onnx(  # noqa: PLR0913
         kind: Precision; a folder of HR photos: int8, quantised by them.
         opset: Version of ONNX's operators.
         console: Is told what was measured.
+        for_openvino: See :func:`~basicsr_clsd.deploy.int8.quantise`.
 
     Raises:
         UserError: It cannot be exported or quantised.
@@ -99,7 +101,7 @@ def write_onnx(  # noqa: PLR0913
     calibration = read_calibration(kind, network, console) if isinstance(kind, Path) else None
     model = onnx_model(network, opset)
     if calibration is not None:
-        result = quantise(model, calibration, network.scale, say)
+        result = quantise(model, calibration, network.scale, say, for_openvino)
         model = result.model
         in_float = ', '.join(result.in_float) or 'none'
         change = f'{result.before:.3f} dB in fp32, {result.after:.3f} dB in int8'

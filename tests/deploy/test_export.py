@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from basicsr.archs.edsr_arch import EDSR
 from helpers.students import ARGUMENTS, edsr_pytorch_weights, student
 
@@ -167,6 +168,29 @@ def test_int8(export, make_images, tmp_path):
     image = read_photo(tmp_path / 'photos' / 'img8.png').pixels.astype(np.float32) / 255
     difference = np.abs(Upscaler(path)(image) - Upscaler('small_EDSR_x2')(image))
     assert 0 < difference.mean() < 1 / 255
+
+
+@pytest.mark.parametrize(('runtime', 'rounded'), [('onnxruntime', True), ('openvino', False)])
+def test_int8_of_prelu_is_as_each_runtime_likes_it(run_command, make_images, tmp_path, runtime, rounded):
+    from basicsr.archs import build_network  # noqa: PLC0415
+
+    make_images(tmp_path / 'photos', count=4, height=48, width=48)
+    section = {'type': 'SRVGGNetCompact', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_conv': 2, 'upscale': 2}
+    torch.manual_seed(0)
+    network = build_network(dict(section)).eval().requires_grad_(False)
+    torch.save({'params': network.state_dict()}, tmp_path / 'a.pth')
+    (tmp_path / 'a.yml').write_text(yaml.safe_dump({'name': 'a', 'scale': 2, 'network_g': section}))
+    how = ['-m', 'a.pth', '-opt', 'a.yml', '--calibrate', 'photos', '-o', 'a.onnx', '--int8', runtime]
+    ended = run_command('export', 'onnx', *how, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    model = onnx.load(tmp_path / 'a.onnx')
+    maker = {output: node.op_type for node in model.graph.node for output in node.output}
+    before = [maker[node.input[0]] for node in model.graph.node if node.op_type == 'PRelu']
+    assert len(before) == 3 and ('DequantizeLinear' in before) == rounded
+    assert sum(kind == 'QuantizeLinear' for kind in maker.values()) >= 2
+    lq = torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(0))
+    expected = network(lq)
+    assert (OnnxNetwork(tmp_path / 'a.onnx').upscale(lq) - expected).abs().mean() < 4 / 255
 
 
 @pytest.mark.parametrize(
