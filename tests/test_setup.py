@@ -42,11 +42,11 @@ for name in {re.match('[a-z]*', arg)[0] for arg in args} & {'torch', 'torchvisio
         (site / f'{name}-2.9.0.dist-info' / 'METADATA').write_text(f'Name: {name}\\nVersion: 2.9.0\\n')
 """
 
-# Runs the code after -c as a Python that says it is 3.9.
-PRETEND_OLD = """
-import sys
-sys.version_info = (3, 9, 18, 'final', 0)
-exec(sys.argv[sys.argv.index('-c') + 1])
+# Runs the code after -c, and nothing else, as a Python that says it is 3.9.
+PRETEND_OLD = """#!/bin/sh
+[ "$1" = -c ] || exit 1
+exec {python} -c "import sys; sys.version_info = (3, 9, 18, 'final', 0)
+$2"
 """
 
 
@@ -104,9 +104,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 def write_old_python(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    code = path.parent / 'pretend_old.py'
-    code.write_text(PRETEND_OLD)
-    path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(code)])} "$@"\n')
+    path.write_text(PRETEND_OLD.format(python=shlex.quote(sys.executable)))
     path.chmod(0o755)
 
 
