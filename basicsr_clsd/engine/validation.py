@@ -41,7 +41,8 @@ class Validator:
 
     def __init__(self, options: Options, sets: dict[str, PairedDataset], processes: Processes, folder: Path) -> None:
         self.options, self.sets, self.processes, self.folder = options, sets, processes, folder
-        self.tiles: Tiles | None = None  # as large as memory has sufficed for, also in later validations
+        self.tile: int | None = None  # side in LR pixels, as memory has sufficed for; None: whole images
+        self.overlap: int | None = None  # around a tile, once it is known
         self.suffix = ''  # of the names of metrics
         self.examples: dict[str, Image] = {}  # the first image of each set as it was last upscaled
 
@@ -52,14 +53,14 @@ class Validator:
             Mean metrics by set; of heads too, as ``METRIC/headJ``, if ``val.heads`` asks for it. Those of a model that
             is given HR images are called ``METRIC/privileged``.
         """
-        results = {}
+        results, tiles = {}, self._tiles(model)
         for name, dataset in self.sets.items():
             started = time.monotonic()
             self.suffix = '' if model.takes == 'lq' else '/privileged'
             share = range(self.processes.rank, len(dataset), self.processes.world)
             scores = Scores()
             with self.processes.together():
-                samples = upscaled(dataset, lambda lq: self._upscale(model, lq), share, model.takes)
+                samples = upscaled(dataset, lambda lq: list(tiles(lq).split(len(lq))), share, model.takes)
                 for sample in samples:
                     scores.images[sample.name] = self._measure(sample)
                     if len(scores.images) == 1:
@@ -72,19 +73,18 @@ class Validator:
             logging.getLogger('basicsr').info(
                 f'Validation {name}, iter {iteration:,}: {values} ({time.monotonic() - started:.1f} s)'
             )
+        self.tile, self.overlap = tiles.tile, tiles.overlap
         return results
 
-    def _upscale(self, model: SupervisedModel, lq: Tensor) -> list[Tensor]:
-        """The outputs for an image: of the whole image, or where memory does not suffice in tiles."""
-        if self.tiles is None:
+    def _tiles(self, model: SupervisedModel) -> Tiles:
+        """Upscales a whole image, or tile by tile where memory does not suffice, to (outputs·N, C, H, W)."""
 
-            def outputs(part: Tensor) -> Tensor:
-                srs = model.upscale(part, heads=self.options.val.heads)
-                return srs[0] if len(srs) == 1 else torch.cat(srs)
+        def outputs(part: Tensor) -> Tensor:
+            srs = model.upscale(part, heads=self.options.val.heads)
+            return srs[0] if len(srs) == 1 else torch.cat(srs)
 
-            name = self.options.network_g.type
-            self.tiles = Tiles(outputs, model.factor, window=window_of(model.net_g), name=name)
-        return list(self.tiles(lq).split(len(lq)))
+        name = self.options.network_g.type
+        return Tiles(outputs, model.factor, self.tile, self.overlap, window_of(model.net_g), name)
 
     def _measure(self, sample: Sample) -> dict[str, float]:
         metrics = self.options.val.metrics

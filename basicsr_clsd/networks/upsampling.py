@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from basicsr_clsd.networks.precision import replace, share
 
 IMAGES = 4  # dimensions
+HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
 
 
 class BlockwiseUpsample(nn.Sequential):
     """A sequence in which a convolution before a pixel shuffle makes its channels in the order that suits the shuffle.
 
-    In channels_last memory a pixel shuffle (Shi et al., 2016, Eq. 4) of C·r² channels moves single values, and its
-    gradient takes a CPU longer than the convolution. With the r² channels of each output pixel side by side, both copy
+    In channels_last memory a pixel shuffle (Shi et al., 2016, Eq. 4) of C·r² channels moves single values, which
+    is slow on a CPU, most of all in its gradient. With the C channels of each output pixel side by side, both copy
     blocks of C values. The images are the same in every bit; gradients are sums in another order.
     """
 
@@ -40,8 +41,8 @@ def upsample_blockwise(network: nn.Module) -> None:
 
 
 def _is_pair(convolution: nn.Module, shuffle: nn.Module) -> bool:
-    """Whether nobody looks at what the first of the two makes, a convolution, and the second is a pixel shuffle."""
-    watched = any(module._forward_hooks or module._forward_pre_hooks for module in (convolution, shuffle))
+    """Whether these are a convolution and a pixel shuffle, and no hook looks at what goes between them."""
+    watched = any(getattr(module, hooks) for module in (convolution, shuffle) for hooks in HOOKS)
     return type(convolution) is nn.Conv2d and type(shuffle) is nn.PixelShuffle and not watched
 
 

@@ -20,6 +20,15 @@ def validation(tiny_options, tmp_path, make_pairs):
     return Validator(options, {'set': build_dataset(options, section, 'val')}, Processes(), tmp_path), model
 
 
+def test_each_validation_is_of_the_model_it_is_given(validation):
+    validator, model = validation
+    first = validator.run(model, 1)
+    torch.manual_seed(1)
+    other = build_model(model.options)
+    assert validator.run(other, 1) != first
+    assert validator.run(model, 1) == first
+
+
 @pytest.mark.parametrize('heads', [False, True])
 def test_validation_takes_smaller_tiles_when_memory_runs_out(validation, heads, monkeypatch, caplog):
     validator, model = validation
