@@ -19,6 +19,8 @@ from basicsr_clsd.inference.tiles import Tiles
 
 SIZES = ((1, 1), (7, 13), (64, 64), (481, 640))
 RCAN = {'type': 'RCAN', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 16, 'num_group': 2, 'num_block': 2, 'upscale': 2}
+ECBSR = {'type': 'ECBSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_block': 1, 'num_channel': 8, 'with_idt': True}
+ECBSR |= {'act_type': 'prelu', 'scale': 2}
 SWINIR = {
     **{'type': 'SwinIR', 'upscale': 2, 'img_size': 8, 'window_size': 8, 'depths': [1], 'embed_dim': 8},
     **{'num_heads': [2], 'upsampler': 'pixelshuffledirect', 'in_chans': 3, 'mlp_ratio': 2},
@@ -52,12 +54,12 @@ def export(run_command, tmp_path):
     return run
 
 
-def other(tmp_path: Path, section: dict) -> tuple[torch.nn.Module, list[str | Path]]:
+def other(tmp_path: Path, section: dict, factor: float = 3) -> tuple[torch.nn.Module, list[str | Path]]:
     """A network of a section, and the arguments that name its files."""
     torch.manual_seed(0)
     network = build_network(dict(section)).eval().requires_grad_(False)
     for value in network.parameters():
-        value.mul_(3)
+        value.mul_(factor)  # BasicSR's own initial weights are so small that little would be seen
     torch.save({'params': network.state_dict()}, tmp_path / 'other.pth')
     (tmp_path / 'opt.yml').write_text(yaml.safe_dump({'name': 'x', 'scale': 2, 'network_g': section}))
     return network, ['-m', 'other.pth', '-opt', 'opt.yml']
@@ -82,6 +84,16 @@ def test_ncnn_pair_is_the_network(export, model, tmp_path):
     export('ncnn', '-m', model, '--precision', 'fp16')
     half = next(tmp_path.glob('*_fp16.bin'))
     assert half.stat().st_size < 0.6 * path.with_suffix('.bin').stat().st_size
+
+
+def test_ncnn_pair_of_an_ecbsr_for_rgb_is_the_network(export, tmp_path):
+    need('pnnx', 'ncnn')
+    network, arguments = other(tmp_path, ECBSR, 1)
+    export('ncnn', *arguments, '-o', 'net_x2.param')
+    pair = read_pair(tmp_path / 'net_x2.param')
+    for size in SIZES:
+        found = torch.from_numpy(pair(images(1, 3, *size).numpy()))
+        torch.testing.assert_close(found, network(images(1, 3, *size)), rtol=0, atol=1e-4)
 
 
 def test_ncnn_pair_makes_the_picture_of_infer_in_tiles(export, model, tmp_path):
