@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from basicsr_clsd.archs.windows import window_of
 from basicsr_clsd.config import Options
 from basicsr_clsd.data import PairedDataset
-from basicsr_clsd.evaluation.metrics import Image, Sample, Scores, in_8_bits, joined, measure, upscaled
+from basicsr_clsd.evaluation.metrics import Image, Sample, Scores, in_8_bits, joined, measure, measured, upscaled
 from basicsr_clsd.inference.tiles import Tiles
 from basicsr_clsd.models import SupervisedModel
 from basicsr_clsd.runtime.distributed import Processes
@@ -61,12 +62,10 @@ class Validator:
             scores = Scores()
             with self.processes.together():
                 samples = upscaled(dataset, lambda lq: list(tiles(lq).split(len(lq))), share, model.takes)
-                for sample in samples:
-                    scores.images[sample.name] = self._measure(sample)
+                for sample, values in measured(samples, partial(self._measure, dataset=name, iteration=iteration)):
+                    scores.images[sample.name] = values
                     if len(scores.images) == 1:
                         self.examples[name] = in_8_bits(sample.outputs[0])
-                    if self.options.val.save_img:
-                        write_image(sample.outputs[0], self.folder / name / f'{sample.name}_{iteration}.png')
             names = [dataset.name(index) for index in range(len(dataset))]
             results[name] = joined(self.processes.gather(scores), names).mean()
             values = ', '.join(f'{metric}: {value:.4f}' for metric, value in results[name].items())
@@ -86,7 +85,9 @@ class Validator:
         name = self.options.network_g.type
         return Tiles(outputs, model.factor, self.tile, self.overlap, window_of(model.net_g), name)
 
-    def _measure(self, sample: Sample) -> dict[str, float]:
+    def _measure(self, sample: Sample, dataset: str, iteration: int) -> dict[str, float]:
+        if self.options.val.save_img:
+            write_image(sample.outputs[0], self.folder / dataset / f'{sample.name}_{iteration}.png')
         metrics = self.options.val.metrics
         values = {
             f'{name}{self.suffix}': value for name, value in measure(sample.outputs[0], sample.gt, metrics).items()

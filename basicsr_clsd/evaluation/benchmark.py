@@ -1,6 +1,7 @@
 """Test trained networks on benchmark sets, beside bicubic upscaling."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,17 @@ from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.complexity import Complexity
 from basicsr_clsd.evaluation.crops import CropSheet
 from basicsr_clsd.evaluation.evaluated import BICUBIC, EvaluatedModel
-from basicsr_clsd.evaluation.metrics import Image, Scores, bicubic, in_8_bits, joined, measure, upscaled
+from basicsr_clsd.evaluation.metrics import (
+    Image,
+    Sample,
+    Scores,
+    bicubic,
+    in_8_bits,
+    joined,
+    measure,
+    measured,
+    upscaled,
+)
 from basicsr_clsd.evaluation.results import VERSION, Measured, MetricProtocol, Note, ResultsFile
 from basicsr_clsd.evaluation.tables import BenchmarkResult
 from basicsr_clsd.inference.tiles import Tiling
@@ -136,29 +147,37 @@ class Benchmark:
         comparison: CropSheet,
     ) -> None:
         """Measure this process's images of a set, into ``scores`` and ``comparison``."""
-        options = self.options
         share = range(self.processes.rank, len(dataset), self.processes.world)
-        samples = track(
-            upscaled(dataset, lambda lq: [method.upscale(lq) for method in self.methods], share),
+        samples = upscaled(dataset, lambda lq: [method.upscale(lq) for method in self.methods], share)
+        results = track(
+            measured(samples, partial(self._measure_image, name)),
             name,
             len(share),
             console=console,
             disable=not (console.is_terminal and self.processes.main),
             transient=True,
         )
-        for sample in samples:
-            outputs: dict[str, Image] = {BICUBIC: bicubic(sample.lq, options.scale)}
-            outputs |= zip((method.name for method in self.methods), sample.outputs, strict=True)
-            for method, image in outputs.items():
-                try:
-                    scores[method].images[sample.name] = measure(image, sample.gt, options.val.metrics)
-                except UserError as error:
-                    raise UserError(f'{name}, {sample.name}: {error}') from error
-                if options.val.save_img and method != BICUBIC:
-                    write_image(image, self._image(name, sample.name, method))
-            if options.val.comparison:
+        for sample, (outputs, values) in results:
+            for method, of_method in values.items():
+                scores[method].images[sample.name] = of_method
+            if self.options.val.comparison:
                 shown = {method: in_8_bits(image) for method, image in outputs.items()}
                 comparison.add(sample.name, shown, in_8_bits(sample.gt))
+
+    def _measure_image(self, dataset: str, sample: Sample) -> tuple[dict[str, Image], dict[str, dict[str, float]]]:
+        """All rows' images of one sample, and their metrics."""
+        options = self.options
+        outputs: dict[str, Image] = {BICUBIC: bicubic(sample.lq, options.scale)}
+        outputs |= zip((method.name for method in self.methods), sample.outputs, strict=True)
+        values: dict[str, dict[str, float]] = {}
+        for method, image in outputs.items():
+            try:
+                values[method] = measure(image, sample.gt, options.val.metrics)
+            except UserError as error:
+                raise UserError(f'{dataset}, {sample.name}: {error}') from error
+            if options.val.save_img and method != BICUBIC:
+                write_image(image, self._image(dataset, sample.name, method))
+        return outputs, values
 
     def images(self, method: str) -> str:
         """Where a network's images are written, relative to ``folder``, with ``{set}`` and ``{image}`` for the names.

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from basicsr_clsd.runtime.device import device_name
+from basicsr_clsd.runtime.device import device_name, synchronize
 from basicsr_clsd.runtime.memory import PeakMemory
 
 WIDTH, HEIGHT = 1280, 720
 ENOUGH_S = 2.0
 MOST_RUNS = 10
+WARM_UP = 3  # of a GPU, whose clock and memory settle
 
 
 @dataclass
@@ -55,24 +56,27 @@ def device_in_words(device: torch.device) -> str:
 def measure_cost(
     upscale: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: torch.device
 ) -> tuple[float, int | None]:
-    """Measure time and memory of upscaling one image of noise.
+    """Measure time and memory of upscaling one image of noise, which is where it is computed, and so is its output.
 
-    After one run to warm up, as many as fit into two seconds, ten at most and one at least.
+    After a run to warm up, on a GPU three, as many as fit into two seconds, ten at most and one at least.
 
     Args:
-        upscale: Takes (N, C, h, w) on the CPU and returns the output there, so that a GPU has been waited for.
+        upscale: Takes (N, C, h, w) on ``device``, and need not have waited for it.
         shape: Of the image.
         device: Where ``upscale`` computes.
 
     Returns:
         Median seconds, and peak bytes (None where the system does not tell).
     """
-    image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    upscale(image)
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    for _ in range(1 if device.type == 'cpu' else WARM_UP):
+        upscale(image)
+    synchronize(device)
     peak = PeakMemory(device)
     seconds: list[float] = []
     while not seconds or (sum(seconds) < ENOUGH_S and len(seconds) < MOST_RUNS):
         started = time.perf_counter()
         upscale(image)
+        synchronize(device)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds), peak.bytes()

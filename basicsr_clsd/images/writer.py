@@ -26,7 +26,8 @@ EIGHT_BITS = (JPEG, '.jpeg', WEBP, BMP)
 OPAQUE = (JPEG, '.jpeg', BMP)
 PNG_COLOUR_TYPES = {GRAY: 0, RGB: 2, GRAY_ALPHA: 4, RGBA: 6}
 PNG_LEVEL = 3
-BLOCK = 32  # rows that are filtered and compressed at a time
+BLOCK = 4 * 2**20  # bytes that are filtered and compressed at a time ...
+MOST_ROWS = 32  # ... and rows
 UP = 2  # PNG's filter that has each value's difference to the one above
 INCH_M = 0.0254
 JPEG_QUALITY = 95
@@ -107,7 +108,7 @@ def write_png(
         chunk(b'eXIf', exif_of(metadata, width, height).tobytes().removeprefix(EXIF_START))
     compressor = zlib.compressobj(PNG_LEVEL, strategy=zlib.Z_FILTERED)
     above = np.zeros((1, width * channels * dtype.itemsize), np.uint8)
-    for block in _blocks(strips):
+    for block in _blocks(strips, _rows_of(size, dtype)):
         rows = block.astype(dtype.newbyteorder('>')).reshape(len(block), -1).view(np.uint8)
         differences = np.diff(rows, axis=0, prepend=above)  # modulo 256
         filtered = np.insert(differences, 0, UP, axis=1)
@@ -123,8 +124,8 @@ def write_tiff(
 ) -> None:
     """Write a TIFF file (TIFF 6.0, deflate), whose compressed strips are in memory until it is whole."""
     height, width, channels = size
-    parts = []
-    for block in _blocks(strips):
+    parts, together = [], _rows_of(size, dtype)
+    for block in _blocks(strips, together):
         shown = block[..., [0, 0, 0, 1]] if channels == GRAY_ALPHA else block  # few readers know gray with alpha
         little = shown.astype(dtype.newbyteorder('<'))
         little[:, 1:] -= shown[:, :-1]  # the predictor: each value's difference to the one before it
@@ -140,7 +141,7 @@ def write_tiff(
         262: 1 if stored == GRAY else 2,  # black is 0; RGB
         273: tuple(accumulate(sizes[:-1], initial=0)),  # from the directory's end
         277: stored,
-        278: BLOCK,
+        278: together,
         279: tuple(sizes),
         317: 2,  # the predictor
     }
@@ -155,17 +156,23 @@ def write_tiff(
     file.writelines(parts)
 
 
-def _blocks(strips: Strips) -> Iterator[NDArray[Any]]:
-    """The rows of all strips, a few at a time: as many each time, but the last."""
+def _rows_of(size: tuple[int, int, int], dtype: np.dtype[Any]) -> int:
+    """How many rows make a block."""
+    _, width, channels = size
+    return min(max(BLOCK // (width * channels * dtype.itemsize), 1), MOST_ROWS)
+
+
+def _blocks(strips: Strips, rows: int) -> Iterator[NDArray[Any]]:
+    """The rows of all strips, so many at a time, but the last."""
     block, filled = np.empty(0), 0
     for strip in strips:
         start = 0
         while start < len(strip):
             if not filled:
-                block = np.empty((BLOCK, *strip.shape[1:]), strip.dtype)
-            count = min(BLOCK - filled, len(strip) - start)
+                block = np.empty((rows, *strip.shape[1:]), strip.dtype)
+            count = min(rows - filled, len(strip) - start)
             block[filled : filled + count] = strip[start : start + count]
-            filled, start = (filled + count) % BLOCK, start + count
+            filled, start = (filled + count) % rows, start + count
             if not filled:
                 yield block
     if filled:

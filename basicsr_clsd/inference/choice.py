@@ -13,6 +13,7 @@ from torch.nn import functional
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.inference.network import Network
 from basicsr_clsd.inference.runtimes import PRECISIONS, TORCH, is_installed, require_runtime
+from basicsr_clsd.runtime.device import synchronize
 from basicsr_clsd.runtime.hardware import computes_bf16
 
 AUTO, FP32, BF16 = 'auto', 'fp32', 'bf16'
@@ -102,10 +103,13 @@ def _as_good(found: Tensor, expected: Tensor, precision: str) -> bool:
 
 def _seconds(network: Network, image: Tensor) -> float:
     """The shortest of some turns, after one to warm up."""
+    image = image.to(network.device)
     network.upscale(image)
+    synchronize(network.device)
     turns = []
     for _ in range(TURNS):
         start = time.perf_counter()
         network.upscale(image)
+        synchronize(network.device)
         turns.append(time.perf_counter() - start)
     return min(turns)

@@ -2,8 +2,11 @@
 
 import errno
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -15,6 +18,7 @@ from basicsr_clsd.images.writer import check_format, not_held, write_picture
 from basicsr_clsd.inference.plan import Job, is_there
 from basicsr_clsd.inference.upscaler import Upscaler
 from basicsr_clsd.runtime.files import check_free
+from basicsr_clsd.runtime.threads import hand_over
 
 MEGA = 1e6
 # Errors that every other photo would meet as well.
@@ -59,17 +63,32 @@ class Run:
             self._say(f'{len(jobs) - len(wanted)} of {len(jobs)} are there already')
         total = sum(_pixels(job.source) for job in wanted)
         task = self._bar.add_task('', total=total or None, speed='')
-        with self._bar:
+        with self._bar, ThreadPoolExecutor(1) as writer:
+            earlier: tuple[Job, Future[str]] | None = None  # may not be written yet, while the next is upscaled
             for job in wanted:
                 self._bar.update(task, description=_shown(job.source.name))
+                begun: Future[str] = Future()
                 try:
-                    self._do(job)
+                    begun = self._begin(job, writer)
                 except (UserError, OSError) as error:
-                    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
-                        raise
-                    self.failures.append(_shown(_told(job, error)))
+                    begun.set_exception(error)
+                if earlier is not None:
+                    self._end(*earlier)
+                earlier = job, begun
+            if earlier is not None:
+                self._end(*earlier)
 
-    def _do(self, job: Job) -> None:
+    def _end(self, job: Job, begun: 'Future[str]') -> None:
+        """Wait for a photo's file, and tell what has become of it."""
+        try:
+            self._say(begun.result())
+        except (UserError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+                raise
+            self.failures.append(_shown(_told(job, error)))
+
+    def _begin(self, job: Job, writer: ThreadPoolExecutor) -> 'Future[str]':
+        """Upscale a photo; ``writer`` encodes what there is of it, and has the line to tell when the file is whole."""
         picture = read_picture(job.source, job.frame)
         metadata = picture.metadata.stripped() if self.strip else picture.metadata
         scale, task = self.upscaler.scale, self._bar.tasks[0]
@@ -82,15 +101,18 @@ class Run:
             self._bar.advance(task.id, pixels)
             self._bar.update(task.id, speed=f'{(task.speed or 0) * scale**2 / MEGA:.3g} MP/s')
 
-        strips: Iterator = self.upscaler.strips(picture.pixels, progress)
-        write_picture(strips, job.target, size, picture.pixels.dtype, metadata)
         notes = [f'{size[1]}x{size[0]}']
         if picture.frames > 1:
             which = f'frame {job.frame + 1} of {picture.frames}'
             notes.append(which if self.frames else f'first of {picture.frames} frames; --frames for all')
         if lost := not_held(job.target, metadata):
             notes.append(f'without {" and ".join(lost)}, which {job.target.suffix[1:]} cannot hold')
-        self._say(f'{job.source} -> {job.target} ({", ".join(notes)})')
+
+        def write(strips: Iterator[NDArray[Any]]) -> str:
+            write_picture(strips, job.target, size, picture.pixels.dtype, metadata)
+            return f'{job.source} -> {job.target} ({", ".join(notes)})'
+
+        return hand_over(self.upscaler.strips(picture.pixels, progress), write, writer)
 
     def _say(self, text: str) -> None:
         self.console.print(_shown(text), highlight=False, markup=False)

@@ -37,7 +37,10 @@ class Network(Protocol):
     def parameters(self) -> int: ...  # noqa: D102
 
     def upscale(self, lq: Tensor) -> Tensor:
-        """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), float32, unclipped, on the CPU."""
+        """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), float32, unclipped, on ``device``.
+
+        A GPU is not waited for.
+        """
         ...
 
     def macs(self, shape: tuple[int, ...]) -> int | None:

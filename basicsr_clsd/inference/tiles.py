@@ -121,14 +121,14 @@ class Tiles:
         self.used: Tiling | None = None  # the smallest that any image was upscaled in
 
     def __call__(self, lq: Tensor) -> Tensor:
-        """Upscale (N, C, h, w) to (N, C, h·s, w·s)."""
+        """Upscale (N, C, h, w) to (N, C, h·s, w·s), on the device of ``upscale``, or in tiles on that of ``lq``."""
         height, width = lq.shape[2:]
         output: Tensor | None = None
         for top, left, part in self.parts(lambda rows, columns: lq[:, :, rows, columns], height, width):
             if part.shape[2:] == (height * self.scale, width * self.scale):
                 return part
             if output is None:
-                output = part.new_empty(*part.shape[:2], height * self.scale, width * self.scale)
+                output = part.new_empty(*part.shape[:2], height * self.scale, width * self.scale, device=lq.device)
             below, right = top * self.scale + part.shape[2], left * self.scale + part.shape[3]
             output[:, :, top * self.scale : below, left * self.scale : right] = part
         assert output is not None

@@ -34,7 +34,8 @@ from basicsr_clsd.runtime import cudnn
 FLOPS_OF_A_MAC = 2
 CPU = torch.device('cpu')
 EDSR_TILE = 512  # its memory hardly depends on the scale
-TAIL_TILE = 64
+TAIL_TILE = 64  # LR pixels, whose features fit into a processor's cache ...
+GPU_TAIL_TILE = 256  # ... and as many as keep a GPU busy
 TAIL_FIELD = 2  # LR pixels: one for the upsampler's first convolution, less than one for all that follow
 
 
@@ -92,12 +93,12 @@ class TorchNetwork:
 
     @torch.no_grad()
     def upscale(self, lq: Tensor) -> Tensor:
-        """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), float32, unclipped, on the CPU."""
+        """Upscale (N, C, h, w) in [0, 1] to (N, C, h·s, w·s), float32, unclipped, on ``device``."""
         with autocast(self.device, self.precision), cudnn.inference(self.tf32):
             if isinstance(self._running, EDSR):
                 lq = lq.to(self.device, memory_format=torch.channels_last)
-                return upscale_in_stages(self._running, lq, self.scale).cpu()
-            return _upscale(self._running, lq.to(self.device), self.window, self.scale).float().cpu()
+                return upscale_in_stages(self._running, lq, self.scale)
+            return _upscale(self._running, lq.to(self.device), self.window, self.scale).float()
 
     def in_precision(self, precision: str) -> 'TorchNetwork':
         """The network in another precision, of the same weights."""
@@ -167,7 +168,8 @@ def upscale_in_stages(network: EDSR, lq: Tensor, scale: int) -> Tensor:
     def tail(part: Tensor) -> Tensor:
         return network.conv_last(network.upsample(part)).float()
 
-    return upscale_in_tiles(feature, tail, scale, TAIL_TILE, TAIL_FIELD).div_(network.img_range).add_(mean)
+    side = TAIL_TILE if lq.device.type == 'cpu' else GPU_TAIL_TILE
+    return upscale_in_tiles(feature, tail, scale, side, TAIL_FIELD).div_(network.img_range).add_(mean)
 
 
 def _body(network: EDSR, feature: Tensor) -> Tensor:

@@ -71,7 +71,8 @@ def for_any_channels(upscale: Upscale, scale: int, alpha: Alpha, channels: int =
         if channels == RGB:
             return upscale(image)
         luma, chroma = _to_ycbcr(image).split([GRAY, RGB - GRAY], 1)
-        return _to_rgb(torch.cat([upscale(luma), _bicubic(chroma, scale)], 1))
+        large = upscale(luma)
+        return _to_rgb(torch.cat([large, _bicubic(chroma, scale).to(large.device)], 1))
 
     def transparency(image: Tensor) -> Tensor:
         if bool((image == image[..., :1, :1]).all()):
@@ -81,7 +82,9 @@ def for_any_channels(upscale: Upscale, scale: int, alpha: Alpha, channels: int =
     def any_channels(image: Tensor) -> Tensor:
         found = image.shape[1]
         shown = gray(image[:, :GRAY]) if found in (GRAY, GRAY_ALPHA) else colours(image[:, :RGB])
-        return torch.cat([shown, transparency(image[:, -1:])], 1) if found in (GRAY_ALPHA, RGBA) else shown
+        if found not in (GRAY_ALPHA, RGBA):
+            return shown
+        return torch.cat([shown, transparency(image[:, -1:]).to(shown.device)], 1)
 
     return any_channels
 
@@ -97,8 +100,9 @@ def _bicubic(image: Tensor, scale: int) -> Tensor:
 
 def _to_ycbcr(image: Tensor) -> Tensor:
     """Y, Cb, Cr of RGB, all (N, 3, h, w) in [0, 1]."""
-    return torch.einsum('ij,njhw->nihw', YCBCR, image) + OFFSET
+    return torch.einsum('ij,njhw->nihw', YCBCR.to(image.device), image) + OFFSET.to(image.device)
 
 
 def _to_rgb(image: Tensor) -> Tensor:
-    return torch.einsum('ij,njhw->nihw', YCBCR.double().inverse().float(), image - OFFSET)
+    inverse = YCBCR.double().inverse().float().to(image.device)
+    return torch.einsum('ij,njhw->nihw', inverse, image - OFFSET.to(image.device))

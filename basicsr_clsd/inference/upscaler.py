@@ -14,7 +14,7 @@ from basicsr_clsd.inference.tiles import tiled
 from basicsr_clsd.inference.transforms import Alpha
 from basicsr_clsd.runtime.memory import return_freed_memory
 
-STRIP = 128 * 2**20  # bytes of a row of tiles, which a PNG is written from, beside a photo of any width ...
+STRIP = 64 * 2**20  # bytes of a row of tiles beside a photo of any width; a second one is being written meanwhile ...
 LEAST_ROWS = 64  # ... unless tiles became so low that little but their overlap would be upscaled
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
 CHANNELS = (1, 2, 3, 4)
@@ -101,8 +101,7 @@ class Upscaler:
     ) -> Iterator[NDArray[Any]]:
         """Upscale an image (H, W, C) as :meth:`__call__` does, to strips (n, W·s, C), from top to bottom.
 
-        Neither is in memory in floating point as a whole. All strips are in the same memory: one is lost when the next
-        is asked for.
+        Neither is in memory in floating point as a whole.
 
         Args:
             image: See there.
@@ -122,16 +121,20 @@ class Upscaler:
         height, width, channels = image.shape
         tiles = self._whole if height * width <= self._uncut else self._tiles
         rows = max(STRIP // (width * channels * image.itemsize * self.scale**2), LEAST_ROWS)
-        buffer: NDArray[Any] | None = None
+        strip: NDArray[Any] | None = None
         with torch.no_grad():
             for _, left, part in tiles.parts(cut, height, width, rows):
-                if not (part.amin().isfinite() and part.amax().isfinite()):  # NaN is both; aminmax would copy
+                if not (part.amin() + part.amax()).isfinite():  # NaN is both; aminmax would copy
                     raise UserError(f'{self.model}: its network makes values that are not finite')
                 pixels = part[0].clamp_(0, 1).permute(1, 2, 0)  # in place, as copies would be felt at x4
-                array = (pixels if white == 1 else pixels.mul_(white).round_()).numpy().astype(image.dtype)
-                if buffer is None:
-                    buffer = np.empty((len(array), width * self.scale, channels), image.dtype)
-                strip, start, end = buffer[: len(array)], left * self.scale, left * self.scale + array.shape[1]
+                if white != 1:
+                    pixels = pixels.mul_(white).round_()
+                if image.dtype == np.uint8:
+                    pixels = pixels.to(torch.uint8)  # a quarter of what a GPU would have to copy
+                array = pixels.cpu().numpy().astype(image.dtype, copy=False)
+                if strip is None:
+                    strip = np.empty((len(array), width * self.scale, channels), image.dtype)
+                start, end = left * self.scale, left * self.scale + array.shape[1]
                 strip[:, start:end] = array
                 progress(array.shape[0] * array.shape[1] // self.scale**2)
                 del part, pixels, array
@@ -139,3 +142,4 @@ class Upscaler:
                     return_freed_memory()  # or the next tile's blocks, of other sizes, would come on top
                 if end == strip.shape[1]:
                     yield strip
+                    strip = None

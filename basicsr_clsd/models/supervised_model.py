@@ -245,7 +245,7 @@ class SupervisedModel(BaseModel):
         """Upscale images (N, 3, h, w) with the weights that would be deployed (the averaged ones if there are any).
 
         Returns:
-            The student's output, unclipped, on the CPU; with ``heads`` those of the heads behind it.
+            The student's output, unclipped, on the device; with ``heads`` those of the heads behind it.
         """
         network = self.net_g if self.net_g_ema is None else self.net_g_ema
         training = network.training
@@ -258,7 +258,7 @@ class SupervisedModel(BaseModel):
         finally:
             network.train(training)
         srs = [outputs[0], *outputs[1]] if isinstance(outputs, tuple) else [outputs]
-        return [sr[..., :height, :width].cpu() for sr in srs]
+        return [sr[..., :height, :width] for sr in srs]
 
     def student_weights(self) -> dict[str, dict[str, Tensor]]:
         """What is deployed: ``params`` (and ``params_ema``) of the student alone, under its stock arch's keys."""

@@ -82,7 +82,7 @@ def check_output(upscale: Callable[[Tensor], Tensor], image: Tensor, scale: int,
     """
     channels, height, width = image.shape[1:]
     try:
-        sr = upscale(image)
+        sr = upscale(image).cpu()  # which waits for a GPU's errors
     except torch.cuda.OutOfMemoryError:  # of other accelerators, too
         raise
     except FAULTS as error:

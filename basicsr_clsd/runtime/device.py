@@ -42,6 +42,12 @@ def device_name(device: torch.device) -> str:
     return module(device).get_device_name(device)
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given; a CPU is never behind."""
+    if device.type != CPU.type:
+        module(device).synchronize()
+
+
 def release_memory() -> None:
     """Have torch give back what it keeps of the accelerator's memory, if it has used one."""
     found = accelerator()

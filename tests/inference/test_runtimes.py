@@ -139,7 +139,7 @@ def test_what_a_runtime_cannot_take_names_the_operator(tmp_path):
 class Made:
     """A network of a known speed and a known error."""
 
-    channels = 3
+    channels, device = 3, torch.device('cpu')
 
     def __init__(self, seconds: float, error: float = 0.0) -> None:
         self.seconds, self.error = seconds, error

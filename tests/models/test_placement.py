@@ -76,8 +76,8 @@ def test_step_copies_two_images_and_runs_few_operators(case, cases):
     assert row['error'] is None
     lr, hr = row['copies']
     assert lr.startswith('torch.uint8') and hr.startswith('torch.uint8') and lr.endswith('cpu -> pretended')
-    image, *masks, upscaled = row['upscale_copies']
-    assert image.endswith('cpu -> pretended') and upscaled.endswith('pretended -> cpu')
+    image, *masks = row['upscale_copies']  # and not its output, before it is rounded to bytes
+    assert image.endswith('cpu -> pretended') and not any(copy.endswith('-> cpu') for copy in masks)
     assert masks == [] or 'SwinIR' in case  # BasicSR makes those of other sizes than the patches' on the CPU
     assert 0.8 * {**QUICK, **OTHERS}[case] < row['operators'] <= {**QUICK, **OTHERS}[case]
 
