@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from basicsr_clsd.config.schema import Options
 from basicsr_clsd.errors import FAULTS, UserError, first_line
+from basicsr_clsd.networks.unit_scales import skip_unit_scales
 from basicsr_clsd.networks.upsampling import upsample_blockwise
 from basicsr_clsd.runtime.device import unsupported
 
@@ -16,6 +17,7 @@ RGB, LUMA = 3, 1  # channels
 
 def placed(network: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
     """The network, moved to a device and into a memory format."""
+    skip_unit_scales(network)
     if memory_format == torch.channels_last:
         upsample_blockwise(network)
     # Keywords alone, as `to` has no form that takes a device and a format without a type.

@@ -14,29 +14,29 @@ from conftest import REPO
 from torch.utils import backend_registration
 
 BENCHMARKS = REPO / 'scripts' / 'benchmarks'
-QUICK = {'CLSD': 550, 'CLSD, 64 images': 610, 'CLSD on SRVGG': 420, 'FAKD': 950, 'BYOT': 560, 'CSD': 1190}
+QUICK = {'CLSD': 490, 'CLSD, 64 images': 540, 'CLSD on SRVGG': 390, 'FAKD': 890, 'BYOT': 500, 'CSD': 1190}
 OTHERS = {
-    'EDSR': 240,
-    'ASR': 490,
-    'DS': 530,
-    'CLSD, channels_last': 710,
-    'CLSD, EMA, norms of gradients': 1050,
-    'CLSD of Eq. 6': 580,
-    'CLSD, cosine': 570,
-    'CLSD, simclr': 550,
-    'CLSD, attached student': 560,
-    'CLSD, detached negatives': 590,
-    'CLSD on RCAN': 5580,
-    'CLSD on SwinIR': 2340,
-    'CLSD on ECBSR': 1400,
-    'CLSD on MSRResNet': 550,
-    'FitNet': 460,
-    'LFD': 470,
-    'LSFD': 520,
-    'AugKD': 1400,
-    'PISR teacher': 280,
-    'PISR': 400,
-    'FACD': 680,
+    'EDSR': 210,
+    'ASR': 430,
+    'DS': 460,
+    'CLSD, channels_last': 650,
+    'CLSD, EMA, norms of gradients': 920,
+    'CLSD of Eq. 6': 520,
+    'CLSD, cosine': 510,
+    'CLSD, simclr': 490,
+    'CLSD, attached student': 490,
+    'CLSD, detached negatives': 530,
+    'CLSD on RCAN': 5180,
+    'CLSD on SwinIR': 2320,
+    'CLSD on ECBSR': 1370,
+    'CLSD on MSRResNet': 490,
+    'FitNet': 390,
+    'LFD': 410,
+    'LSFD': 460,
+    'AugKD': 1210,
+    'PISR teacher': 240,
+    'PISR': 350,
+    'FACD': 530,
 }
 # A tensor `lq` of the pretended GPU, and what must not be done there.
 FAULTS = {
