@@ -2,11 +2,14 @@
 
 import statistics
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from basicsr.archs.edsr_arch import EDSR
+from basicsr.archs.srvgg_arch import SRVGGNetCompact
 from measuring import seconds
 
 from basicsr_clsd import Upscaler
@@ -15,6 +18,8 @@ from gpu_parts.rows import Check, Row, at_least, at_most, attempt, told
 
 SIZES = ((240, 320), (720, 1280), (1356, 2040))
 NETWORK = {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 64, 'num_block': 16, 'upscale': 4}
+LUMA = {'num_in_ch': 1, 'num_out_ch': 1, 'num_feat': 16, 'num_conv': 4, 'upscale': 4, 'act_type': 'prelu'}
+CHANNELS = {'gray': 1, 'RGB': 3, 'RGBA': 4}
 REPEATS = 3
 
 
@@ -27,6 +32,27 @@ def rows(check: Check) -> Iterator[Row]:
     network.eval().to(check.device)
     for size in SIZES if not check.quick else SIZES[:2] if check.on_gpu else ((24, 32),):
         yield from attempt(f'{size[1]}x{size[0]}', lambda size=size: photo(size, network, str(file), check))
+    yield from attempt('pixels', lambda: pixels(str(file), check))
+
+
+def pixels(file: str, check: Check) -> Iterator[Row]:
+    """Photos of each kind, by a network of RGB and one of luma, on the device and on the CPU."""
+    luma, section = check.folder / 'luma.pth', check.folder / 'luma.yml'
+    torch.save({'params': SRVGGNetCompact(**LUMA).state_dict()}, luma)
+    section.write_text(
+        yaml.safe_dump({'name': 'luma', 'scale': 4, 'network_g': {'type': 'SRVGGNetCompact', **LUMA}}), encoding='utf-8'
+    )
+    draw = np.random.default_rng(0)
+    images = {name: draw.integers(0, 256, (48, 64, count)).astype(np.uint8) for name, count in CHANNELS.items()}
+    ways: dict[str, dict[str, Any]] = {
+        'RGB network': {'model': file},
+        'RGB network, ensemble, bicubic alpha': {'model': file, 'ensemble': True, 'alpha': 'bicubic'},
+        'luma network': {'model': luma, 'options': str(section)},
+    }
+    for (way, arguments), (kind, image) in product(ways.items(), images.items()):
+        ours, reference = (Upscaler(**arguments, gpu=gpu)(image).astype(int) for gpu in (check.on_gpu, False))
+        difference = int(np.abs(ours - reference).max())
+        yield at_most(f'{way}, {kind}, fp32: largest difference from the CPU in 8 bits', difference, 1)
 
 
 def photo(size: tuple[int, int], network: EDSR, file: str, check: Check) -> Iterator[Row]:
@@ -56,8 +82,3 @@ def photo(size: tuple[int, int], network: EDSR, file: str, check: Check) -> Iter
         theirs = statistics.median(seconds(basicsr, device) for _ in range(REPEATS))
     if check.on_gpu:
         yield at_least(f'{name}: speed, x BasicSR in tf32', theirs / times['tf32'], 1.0)
-    if size == SIZES[0] or not check.on_gpu:
-        ours, reference = (Upscaler(file, gpu=gpu)(image).astype(int) for gpu in (check.on_gpu, False))
-        yield at_most(
-            f'{name}, fp32: largest difference from the CPU in 8 bits', int(np.abs(ours - reference).max()), 1
-        )
