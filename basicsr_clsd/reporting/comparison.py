@@ -113,13 +113,11 @@ def _cell(each: Group, dataset: str, metric: str, baseline: Group | None, number
     means = np.array([tested.sets[dataset].mean[metric] for tested in each.tested], dtype=np.float64)
     cell = Cell(*mean_and_deviation(means))
     if baseline is not None and each is not baseline and baseline.has(dataset, metric):
-        values = each.values(dataset, metric)
-        images = each.tested[0].sets[dataset].images
-        other = np.array(
-            [[tested.sets[dataset].images[image][metric] for image in images] for tested in baseline.tested]
-        )
-        same = each.seeds == baseline.seeds and None not in each.seeds
-        cell.difference = paired_difference(values, other, same)
+        shared = each.shared_seeds(baseline)
+        one, other = (every.of_seeds(shared) if shared else every for every in (each, baseline))
+        images = list(each.tested[0].sets[dataset].images)
+        values, others = (every.values(dataset, metric, images) for every in (one, other))
+        cell.difference = paired_difference(values, others, same_seeds=bool(shared))
     if numbers is not None:
         name = paper_name(each.label)
         cell.paper = numbers.value(each.scale, name, dataset)

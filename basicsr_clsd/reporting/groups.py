@@ -26,10 +26,18 @@ class Group:
         """Seeds of the trainings; None where it is not known."""
         return [tested.seed for tested in self.tested]
 
-    def values(self, dataset: str, metric: str) -> Array:
-        """Per image: (seeds, images), in the order of the first test's images."""
-        first = self.tested[0].sets[dataset].images
-        rows = [[tested.sets[dataset].images[image][metric] for image in first] for tested in self.tested]
+    def shared_seeds(self, other: 'Group') -> list[int]:
+        """Seeds that the other method was trained with, too."""
+        return [seed for seed in self.seeds if seed is not None and seed in other.seeds]
+
+    def of_seeds(self, seeds: Sequence[int]) -> 'Group':
+        """This method with some of its seeds."""
+        return Group(self.label, self.scale, [tested for tested in self.tested if tested.seed in seeds])
+
+    def values(self, dataset: str, metric: str, images: Sequence[str] | None = None) -> Array:
+        """Per image: (seeds, images), in the order of ``images``, or of the first test's."""
+        images = images or list(self.tested[0].sets[dataset].images)
+        rows = [[tested.sets[dataset].images[image][metric] for image in images] for tested in self.tested]
         return np.array(rows, dtype=np.float64)
 
     def has(self, dataset: str, metric: str) -> bool:

@@ -37,6 +37,7 @@ def notes_of(table: Table, level: float) -> list[str]:
         notes.append(
             f'differences to {table.baseline}, image by image, with a {level:.0%} bootstrap interval over {of}'
         )
+        notes += _fewer_seeds(networks, table.baseline)
     elif len(networks) > 1:
         notes.append('no differences: none of the methods was chosen as the baseline')
     left_out = {
@@ -83,6 +84,17 @@ def _seeds(groups: list[Group]) -> list[str]:
     counts = sorted({len(each.tested) for each in groups})
     shown = ' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))
     return [f'mean ± standard deviation over {shown} seeds']
+
+
+def _fewer_seeds(groups: list[Group], label: str) -> list[str]:
+    """Differences that are over some seeds alone, those that both methods have."""
+    said: dict[str, list[str]] = {}
+    baseline = next(each for each in groups if each.label == label)
+    for each in groups:
+        shared = each.shared_seeds(baseline)
+        if 0 < len(shared) < max(len(each.tested), len(baseline.tested)):
+            said.setdefault(', '.join(map(str, shared)), []).append(each.label)
+    return [f'differences of {", ".join(labels)} are of seed {seeds} alone' for seeds, labels in said.items()]
 
 
 def _unequal(group: Group) -> list[str]:

@@ -40,6 +40,27 @@ def test_mean_and_deviation_over_seeds(write_results, trained):
     assert '33.000 ± 1.000' in markdown([table])
 
 
+def test_differences_are_of_the_seeds_that_both_have(write_results, trained):
+    paths = []
+    for row, seed, values in (
+        ('train_EDSR_x2_seed0', 0, [30.0, 34.0]),
+        ('train_EDSR_x2_seed1', 1, [40.0, 44.0]),
+        ('train_DS_x2_seed1', 1, [41.0, 44.0]),
+        ('train_CLSD_x2_seed0', 0, [30.0, 33.0]),
+        ('train_CLSD_x2_seed1', 1, [41.0, 44.0]),
+        ('train_ASR_x2_seed7', 7, [35.0, 39.0]),
+    ):
+        paths.append(write_results(row, {'Set5': {row: values}}, networks=trained(row, seed)))
+    (table,) = tables_of(*paths)
+    differences = {row.name: row.cells['Set5'].difference for row in table.rows}
+    means = {name: found.mean for name, found in differences.items() if found is not None}
+    assert means == {'DS': 0.5, 'CLSD': 0.0, 'ASR': 0.0}
+    assert (differences['DS'].low, differences['DS'].high) == (0.0, 1.0)
+    assert (differences['CLSD'].low, differences['CLSD'].high) == (-1.0, 1.0)  # each seed beside its like
+    assert differences['ASR'].low < -4  # the seeds of EDSR differ, and none is its own
+    assert 'differences of DS are of seed 1 alone' in table.notes
+
+
 def test_a_single_value_has_no_deviation():
     assert mean_and_deviation(np.array([3.0])) == (3.0, None)
 
