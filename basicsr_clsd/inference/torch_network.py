@@ -14,6 +14,7 @@ from basicsr_clsd.archs.windows import whole_windows, window_of
 from basicsr_clsd.config.components import Component
 from basicsr_clsd.conversion.source import SingleOutput, Source
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.inference.merged_tail import MergedTail
 from basicsr_clsd.inference.network import OUTPUT_TILE
 from basicsr_clsd.inference.tiles import upscale_in_tiles
 from basicsr_clsd.networks.branches import merge_branches
@@ -77,7 +78,7 @@ class TorchNetwork:
             )
         self.parameters = parameter_count(module)
         self.module = placed(module.eval().requires_grad_(False), device, torch.channels_last)
-        self._running = self.module
+        self._running, self._tail = self.module, None
         self.window = window_of(module)
         staged = isinstance(module, EDSR)
         self.receptive_field = edsr_receptive_field(module) if staged else None
@@ -89,7 +90,10 @@ class TorchNetwork:
             self.channels = channels or channels_taken(self.upscale, scale, where)
         side = max(TRIAL_SIDE, self.window)
         draw = torch.Generator().manual_seed(0)
-        self._running = fused(self.module, self.precision, torch.rand(1, self.channels, side, side, generator=draw))
+        running = fused(self.module, self.precision, torch.rand(1, self.channels, side, side, generator=draw))
+        self._running = running
+        if running is not self.module and isinstance(module, EDSR) and isinstance(running, EDSR):
+            self._tail = MergedTail(module, running, scale)
 
     @torch.no_grad()
     def upscale(self, lq: Tensor) -> Tensor:
@@ -97,7 +101,7 @@ class TorchNetwork:
         with autocast(self.device, self.precision), cudnn.inference(self.tf32):
             if isinstance(self._running, EDSR):
                 lq = lq.to(self.device, memory_format=torch.channels_last)
-                return upscale_in_stages(self._running, lq, self.scale)
+                return upscale_in_stages(self._running, lq, self.scale, self._tail)
             return _upscale(self._running, lq.to(self.device), self.window, self.scale).float()
 
     def in_precision(self, precision: str) -> 'TorchNetwork':
@@ -144,7 +148,7 @@ def edsr_receptive_field(network: EDSR) -> int:
     return 2 * len(network.body) + 2 + TAIL_FIELD
 
 
-def upscale_in_stages(network: EDSR, lq: Tensor, scale: int) -> Tensor:
+def upscale_in_stages(network: EDSR, lq: Tensor, scale: int, merged: MergedTail | None = None) -> Tensor:
     """EDSR's output, its upsampler and last convolution applied to one part of the trunk's feature after the other.
 
     The upsampler's features have 4 to 32 times the values of the trunk's, and would decide on how large a tile can be;
@@ -154,6 +158,7 @@ def upscale_in_stages(network: EDSR, lq: Tensor, scale: int) -> Tensor:
         network: In ``eval``.
         lq: (N, 3, h, w) in [0, 1].
         scale: The network's s.
+        merged: The upsampler and the last convolution in one; None: as they are.
 
     Returns:
         (N, 3, h·s, w·s); that of ``network`` up to the rounding of another shape of convolution.
@@ -169,7 +174,8 @@ def upscale_in_stages(network: EDSR, lq: Tensor, scale: int) -> Tensor:
         return network.conv_last(network.upsample(part)).float()
 
     side = TAIL_TILE if lq.device.type == 'cpu' else GPU_TAIL_TILE
-    return upscale_in_tiles(feature, tail, scale, side, TAIL_FIELD).div_(network.img_range).add_(mean)
+    sr = upscale_in_tiles(feature, tail, scale, side, TAIL_FIELD) if merged is None else merged(feature)
+    return sr.div_(network.img_range).add_(mean)
 
 
 def _body(network: EDSR, feature: Tensor) -> Tensor:
