@@ -44,6 +44,8 @@ from basicsr_clsd.runtime.hardware import computes_bf16
 CPU = torch.device('cpu')
 PLAIN, REFERENCE = 'torch fp32', 'onnxruntime fp32'
 MARKS = {'fp32': 'o', 'bf16': 's', 'int8': '^'}
+WAYS = (PLAIN, 'torch bf16', 'ncnn fp32', 'ExecuTorch fp32', REFERENCE, 'onnxruntime int8')
+WAYS += ('OpenVINO fp32', 'OpenVINO int8', 'OpenVINO bf16')
 OPSET = 20
 INT8_OPENVINO = 'int8_openvino'
 
@@ -99,8 +101,8 @@ class Student:
         devices.write_executorch(self.network, path)
         return ExecutorchProgram(path.read_bytes()), [path]
 
-    def ways(self) -> dict[str, Callable[[], tuple[Run, Sequence[Path]]]]:
-        """How to open it in each runtime and precision."""
+    def ways(self, wanted: Sequence[str]) -> dict[str, Callable[[], tuple[Run, Sequence[Path]]]]:
+        """How to open it in the wanted runtimes and precisions, and in the one that all are compared with."""
         found: dict[str, Callable[[], tuple[Run, Sequence[Path]]]] = {
             PLAIN: lambda: self.by_torch('fp32'),
             'torch bf16': lambda: self.by_torch('bf16'),
@@ -114,7 +116,11 @@ class Student:
         if self.calibrate:
             found['OpenVINO int8'] = lambda: (OpenvinoModel(self.onnx(INT8_OPENVINO)), [self.onnx(INT8_OPENVINO)])
         found['OpenVINO bf16'] = lambda: (OpenvinoModel(self.onnx('fp32'), 'bf16'), [self.onnx('fp32')])
-        return {way: how for way, how in found.items() if not way.endswith('bf16') or computes_bf16(0)}
+        return {
+            way: how
+            for way, how in found.items()
+            if (way == REFERENCE or way in wanted) and (not way.endswith('bf16') or computes_bf16(0))
+        }
 
 
 def read_samples(pairs: str, channels: int) -> list[int8.Sample]:
@@ -137,7 +143,7 @@ def measure(student: Student, args: argparse.Namespace) -> list[Row]:
     """Measure a student in all ways."""
     runs: dict[str, Run] = {}
     rows = []
-    for way, how in student.ways().items():
+    for way, how in student.ways(args.ways).items():
         try:
             runs[way], files = how()
         except UserError as error:
@@ -218,6 +224,9 @@ def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='PSNR, speed and size of students in each runtime, on one core.')
     parser.add_argument('-m', '--models', nargs='+', required=True, help='weights, or names in the model zoo')
+    parser.add_argument(
+        '--ways', nargs='+', choices=WAYS, default=list(WAYS), metavar='WAY', help='some alone, beside onnxruntime fp32'
+    )
     parser.add_argument('--size', default='320x240', metavar='WxH', help='of the input')
     parser.add_argument('--repeats', type=int, default=9, help='timed turns of each way')
     parser.add_argument('--calibrate', type=Path, metavar='FOLDER', help='photos to make int8 by; without, no int8')
