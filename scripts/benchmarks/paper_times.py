@@ -9,12 +9,14 @@ REFERENCE = 'CLSD'
 HOURS = {'EDSR_L': 20.3, 'FAKD': 40.9, 'LFD': 48.8, 'DS': 25.7, 'CLSD': 30.2}
 # Whose training comes before that of a method.
 TEACHERS = {
+    'FitNet': 'EDSR_L',
     'FAKD': 'EDSR_L',
     'LFD': 'EDSR_L',
     'LSFD': 'EDSR_L',
     'AugKD': 'EDSR_L',
     'FACD': 'EDSR_L',
     'PISR': 'PISR_teacher',
+    'PISR_init': 'PISR_teacher',
 }
 
 

@@ -7,9 +7,11 @@ a setting: a precision and switches, as in `bf16+channels_last+compile`. On a CP
 bf16 takes several times as long as fp32 where the CPU has no instructions for it: leave it out by `--settings`.
 The cases take turns within each repeat, in an order drawn anew each time, so that whatever else the machine does, and
 what a case leaves in the caches, falls on all of them; ratios are medians, over the repeats, of those within a repeat.
-- **Peak memory**: on CUDA the peak of allocated memory in a step, weights and optimizer state included; on a CPU that
-  of the resident size of a fresh process, beyond what it has after steps of a tiny network (so it includes what the C
-  library's allocator keeps, and the compiler's own).
+With `--one-at-a-time`, as on a GPU, only one case and BasicSR take turns. Then the next case is built: memory is needed
+for two models. Ratios of two cases are of what each takes beside BasicSR.
+- **Peak memory**: on CUDA of what is allocated in a step, weights and optimizer state included; on a CPU of a fresh
+  process's resident size, beyond what it has after steps of a tiny network (what the allocator keeps, and the
+  compiler's own, included).
 - **FLOPs**: of convolutions and products, forward and backward, by `torch.utils.flop_counter`.
 - **Share**: of the FLOP/s of a plain 3x3 convolution of 256 channels, forward and backward, in the same precision and
   the memory format that suits it better.
@@ -18,29 +20,27 @@ what a case leaves in the caches, falls on all of them; ratios are medians, over
 - **Waiting for data** (`--data`): EDSR's step in the first setting, fed by the training engine's loader with one
   process; LR images are made in a temporary folder first.
 The cuDNN flags and, on a CPU, the C library's allocator are set as the engine sets them; for BasicSR as its train.py
-does, which leaves the allocator alone. TensorFloat-32, which torch lets BasicSR's convolutions use, is the setting
-`tf32`.
+does, which leaves the allocator alone. BasicSR's precision is its users': TensorFloat-32 on a GPU, the setting `tf32`.
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
 import random
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from measuring import cpu_name
-from paper_times import compare, print_table
 from rich.console import Console
+from step_report import Case, compare_with_paper, describe, find_bars, print_report
 from torch.utils.flop_counter import FlopCounterMode
 from training_steps import BASICSR, CONVOLUTION, METHODS, TINY, Step, build_step, method_options, write_teachers
 
@@ -52,23 +52,8 @@ from basicsr_clsd.runtime.memory import keep_freed_memory, process_peak, reset_p
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
 SWITCHES = ('', '+channels_last', '+compile', '+channels_last+compile')
 SETTINGS = [precision + switches for precision in PRECISIONS for switches in SWITCHES]
+ON_GPU = ('fp32', 'tf32', 'bf16+channels_last', 'bf16+channels_last+compile')  # by default
 WARM_UP = 2  # steps; the optimizer has its state after the first
-
-
-@dataclass
-class Case:
-    """What is timed: a method, BasicSR or the plain convolution, in a setting."""
-
-    method: str
-    setting: str
-    flops: int
-    peak_bytes: int | None = None
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def precision(self) -> str:
-        """The setting without its switches."""
-        return self.setting.split('+')[0]
 
 
 def set_flags(case: Case, args: argparse.Namespace) -> None:
@@ -137,20 +122,38 @@ def prepare(case: Case, args: argparse.Namespace) -> Step:
 
 
 def measure(args: argparse.Namespace) -> list[Case]:
-    """Measure all cases."""
+    """Measure all cases, BasicSR's first."""
     precisions = dict.fromkeys(setting.split('+')[0] for setting in args.settings)
-    names = [(BASICSR, 'fp32')] + [(BASICSR, 'tf32')] * (args.device == 'cuda')
+    names = [(BASICSR, 'tf32'), (BASICSR, 'fp32')] if args.device == 'cuda' else [(BASICSR, 'fp32')]
     names += [(method, setting) for method in args.methods for setting in args.settings]
     names += [(CONVOLUTION, precision + rest) for precision in precisions for rest in ('', '+channels_last')]
-    flops = {method: count_flops(build_step(method, 'fp32', args)) for method in dict(names)}
-    cases = [Case(method, setting, flops[method]) for method, setting in names]
-    steps = [prepare(case, args) for case in cases]
-    order, numbers = random.Random(0), list(range(len(cases)))
+    flops = {}
+    for method in dict(names):
+        flops[method] = count_flops(build_step(method, 'fp32', args))
+        gc.collect()  # models refer to themselves
+    basicsr, *cases = [Case(method, setting, flops[method]) for method, setting in names]
+    first = prepare(basicsr, args)
+    order = random.Random(0)
+    for group in [[case] for case in cases] if args.one_at_a_time else [cases]:
+        take_turns(basicsr, first, group, order, args)
+        torch.compiler.reset()
+        gc.collect()
+        torch.cuda.empty_cache()  # nothing without CUDA
+    basicsr.baseline = basicsr.seconds
+    return [basicsr, *cases]
+
+
+def take_turns(
+    basicsr: Case, first: Step, group: Sequence[Case], order: random.Random, args: argparse.Namespace
+) -> None:
+    """Time BasicSR and a group of cases, which are there for that time only."""
+    turns = [(basicsr, first), *((case, prepare(case, args)) for case in group)]
     for _ in range(args.repeats):
-        order.shuffle(numbers)
-        for number in numbers:
-            time_step(cases[number], steps[number], args)
-    return cases
+        order.shuffle(turns)
+        for case, step in turns:
+            time_step(case, step, args)
+    for case in group:
+        case.baseline = basicsr.seconds[-args.repeats :]
 
 
 def measure_data(args: argparse.Namespace) -> dict[str, float]:
@@ -175,59 +178,6 @@ def measure_data(args: argparse.Namespace) -> dict[str, float]:
     return {'seconds': total / args.iterations, 'share_waiting': waited / total}
 
 
-def ratio(case: Case, other: Case) -> float:
-    """Return the ratio of two cases' seconds: the median over the repeats."""
-    return statistics.median(mine / its for mine, its in zip(case.seconds, other.seconds, strict=True))
-
-
-def describe(case: Case, cases: Sequence[Case]) -> dict[str, Any]:
-    """Return a case and what its seconds come to."""
-    median = statistics.median(case.seconds)
-    plain = [other for other in cases if other.method == CONVOLUTION and other.precision == case.precision]
-    fastest = min(plain, key=lambda other: statistics.median(other.seconds), default=None)
-    return {
-        **asdict(case),
-        'median': median,
-        'min': min(case.seconds),
-        'x_basicsr': ratio(case, cases[0]),
-        'flop_per_s': case.flops / median,
-        'share': None if fastest is None else case.flops / fastest.flops / ratio(case, fastest),
-    }
-
-
-def find_bars(cases: Sequence[Case], data: dict[str, float] | None) -> list[dict[str, Any]]:
-    """Hold the ratios against the bars that the project has set itself, as far as their cases were measured."""
-    basicsr = cases[0]
-    found = {(case.method, case.setting): case for case in cases}
-    edsr, ds, clsd = (found.get((method, 'fp32')) for method in ('EDSR', 'DS', 'CLSD'))
-    fast = found.get(('EDSR', 'bf16+channels_last'))
-    bars = []
-    if clsd and ds:
-        bars.append(('CLSD / DS', ratio(clsd, ds), 'at most', 1.03))
-    if ds and edsr:
-        bars.append(('DS / EDSR / ratio of their FLOPs', ratio(ds, edsr) * edsr.flops / ds.flops, 'at most', 1.05))
-    if fast:
-        bars.append(('BasicSR / EDSR in bf16+channels_last', ratio(basicsr, fast), 'at least', 1.8))
-    if edsr:
-        bars.append(('EDSR / BasicSR', ratio(edsr, basicsr), 'at most', 1.0))
-    if data:
-        bars.append(('waiting for data / iteration', data['share_waiting'], 'at most', 0.03))
-    return [
-        {'bar': name, 'measured': value, 'limit': f'{side} {limit}', 'met': (value <= limit) == (side == 'at most')}
-        for name, value, side, limit in bars
-    ]
-
-
-def compare_with_paper(cases: Sequence[Case], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Hold the methods' steps against the paper's training times, in each setting."""
-    rows = []
-    for setting in args.settings:
-        found = {case.method: case for case in cases if case.method in METHODS and case.setting == setting}
-        seconds = {method: statistics.median(case.seconds) for method, case in found.items()}
-        rows += compare(seconds, lambda one, other, found=found: ratio(found[one], found[other]), setting, args.batch)
-    return rows
-
-
 def machine(args: argparse.Namespace) -> dict[str, Any]:
     """Return what is measured on and how."""
     return {
@@ -241,36 +191,13 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def print_report(report: dict[str, Any]) -> None:
-    """Print the machine, the table and the bars as Markdown."""
-    where, data = argparse.Namespace(**report['machine']), report['data']
-    print(
-        f'torch {where.torch}, {where.device_name}, {where.cores} cores ({where.instructions}, load {where.load:.1f}), '
-        f'{where.threads} threads, x{where.scale}, batch {where.batch}, {where.repeats} repeats: `{where.command}`\n'
-    )
-    print('| method | setting | s/step | min | x BasicSR | peak MiB | GFLOP | GFLOP/s | share |')
-    print('| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |')
-    for row in report['cases']:
-        peak = '' if row['peak_bytes'] is None else f'{row["peak_bytes"] / 2**20:,.0f}'
-        share = '' if row['share'] is None else f'{row["share"]:.0%}'
-        print(
-            f'| {row["method"]} | {row["setting"]} | {row["median"]:.4f} | {row["min"]:.4f} | {row["x_basicsr"]:.3f} '
-            f'| {peak} | {row["flops"] / 1e9:,.1f} | {row["flop_per_s"] / 1e9:,.1f} | {share} |'
-        )
-    if data:
-        print(f'\nWith the loader {data["seconds"]:.4f} s an iteration, {data["share_waiting"]:.2%} waiting for data.')
-    print_table(report['paper'], where.batch)
-    print('\n| bar: steps in fp32 on 2 CPU cores | limit | measured | |\n| --- | ---: | ---: | --- |')
-    for bar in report['bars']:
-        print(f'| {bar["bar"]} | {bar["limit"]} | {bar["measured"]:.3f} | {"met" if bar["met"] else "not met"} |')
-
-
 def parse() -> argparse.Namespace:
     """Parse the command line, and settle what depends on the device."""
     parser = argparse.ArgumentParser(description='Seconds, memory and FLOP/s of a training step of each method.')
     parser.add_argument('--scale', type=int, choices=[2, 3, 4], default=4)
     parser.add_argument('--batch', type=int, help='images in the batch; default 16 on a GPU, 4 on a CPU')
-    parser.add_argument('--repeats', type=int, default=9, help='timed turns of each case')
+    parser.add_argument('--repeats', type=int, help='timed turns of each case; default 5 on a GPU, 9 on a CPU')
+    parser.add_argument('--one-at-a-time', action='store_true', help='memory for two models is enough; so on a GPU')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help="torch's threads on the CPU")
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
     parser.add_argument('--settings', nargs='+', choices=SETTINGS, help='default: those that suit the device')
@@ -282,10 +209,11 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     on_gpu = args.device == 'cuda'
     args.batch = args.batch or (16 if on_gpu else 4)
+    args.repeats = args.repeats or (5 if on_gpu else 9)
+    args.one_at_a_time = args.one_at_a_time or on_gpu
     if args.settings is None:
-        precisions = PRECISIONS if on_gpu else ('fp32', 'bf16')
-        switches = ['', '+channels_last'] + ['+channels_last+compile'] * (on_gpu or args.compile)
-        args.settings = [precision + rest for precision in precisions for rest in switches]
+        switches = ['', '+channels_last'] + ['+channels_last+compile'] * args.compile
+        args.settings = ON_GPU if on_gpu else [precision + rest for precision in ('fp32', 'bf16') for rest in switches]
     return args
 
 

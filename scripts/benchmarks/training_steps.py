@@ -16,9 +16,12 @@ BASICSR, CONVOLUTION = 'BasicSR', 'convolution'
 # The options of each method; BasicSR gets the same file as EDSR.
 METHODS = {
     'EDSR': 'train_EDSR_x{}.yml',
+    'ASR': 'train_ASR_x{}.yml',
     'DS': 'train_DS_x{}.yml',
+    'DS_hint': 'train_DS_hint_x{}.yml',
     'BYOT': 'train_BYOT_x{}.yml',
     'CLSD': 'train_CLSD_x{}.yml',
+    'FitNet': 'train_FitNet_x{}.yml',
     'FAKD': 'train_FAKD_x{}.yml',
     'LFD': 'train_LFD_x{}.yml',
     'LSFD': 'train_LSFD_x{}.yml',
@@ -27,9 +30,12 @@ METHODS = {
     'AugKD': 'train_AugKD_x{}.yml',
     'FACD': 'train_FACD_x{}.yml',
     'PISR': 'train_PISR_x{}.yml',
+    'PISR_init': 'train_PISR_init_x{}.yml',
     'EDSR_L': 'teacher/train_EDSR_L_x{}.yml',
     'PISR_teacher': 'teacher/train_PISR_teacher_x{}.yml',
 }
+# Those whose teacher runs in each step; PISR_init only starts from its teacher's weights.
+TAUGHT = {method: teacher for method, teacher in TEACHERS.items() if method != 'PISR_init'}
 # The same code at next to no memory; two images, as the contrastive loss compares them.
 TINY = ['network_g:num_feat=4', 'datasets:train:gt_size=24', 'datasets:train:batch_size_per_gpu=2']
 CSD_NEGATIVES = 10  # as many as its batch of 16 has; fewer images have as many negatives as images
@@ -41,17 +47,17 @@ def method_options(method: str, setting: str, args: argparse.Namespace, extra: S
     file = METHODS['EDSR' if method == BASICSR else method]
     precision, *switches = setting.split('+')
     overrides = [f'train:tf32={str(precision == "tf32").lower()}']
-    overrides += [] if precision == 'tf32' else [f'train:precision={precision}']
+    overrides += [f'train:precision={"fp32" if precision == "tf32" else precision}']
     overrides += [f'train:{switch}=true' for switch in switches]
     overrides += [f'num_gpu={int(args.device == "cuda")}', f'datasets:train:batch_size_per_gpu={args.batch}', *extra]
-    if method in TEACHERS:
+    if method in TAUGHT:
         size = 'tiny' if extra is TINY else 'full'
-        overrides += [f'path:pretrain_network_teacher={args.folder}/{size}_{TEACHERS[method]}.pth']
-        within = 'decoder:' if TEACHERS[method] == 'PISR_teacher' else ''
+        overrides += [f'path:pretrain_network_teacher={args.folder}/{size}_{TAUGHT[method]}.pth']
+        within = 'decoder:' if TAUGHT[method] == 'PISR_teacher' else ''
         overrides += [f'network_teacher:{within}num_feat=4'] if extra is TINY else []
     if method == 'PISR_teacher' and extra is TINY:
         overrides += ['network_g:num_feat=null', 'network_g:decoder:num_feat=4']
-    if method == 'PISR':
+    if method in ('PISR', 'PISR_init'):
         overrides += ['path:pretrain_network_g=null']
     if method == 'AugKD' and extra is TINY:
         overrides += [f'datasets:train:gt_size={4 * args.scale**2}']  # zooms out
@@ -68,7 +74,7 @@ def write_teachers(args: argparse.Namespace) -> None:
     """Write weights for the teachers of the methods that have one."""
     from basicsr.archs import build_network  # noqa: PLC0415
 
-    for method in set(args.methods) & set(TEACHERS):
+    for method in set(args.methods) & set(TAUGHT):
         for extra in ((), TINY):
             options = method_options(method, 'fp32', args, extra)
             path = Path(str(options.path.pretrain_network_teacher))
