@@ -1,14 +1,12 @@
 """A: no step waits for the GPU, and it copies two images there; how many kernels it launches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
 from operators import CASES, batch_of, build, write_teachers
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 
-from gpu_parts.rows import Check, Row, attempt, exactly, skipped, synchronize, told
+from gpu_parts.rows import Check, Row, attempt, exactly, run_on_gpu, skipped, synchronize, told
 
 QUICK = ('EDSR', 'CLSD', 'CLSD on SRVGG', 'FAKD')
 ON_CPU = ('EDSR', 'CLSD')
@@ -44,7 +42,7 @@ def steps(case: str, check: Check) -> Iterator[Row]:
     if not check.on_gpu:
         yield skipped(f'{case}: waits, copies, kernels', 'there is no GPU to wait for')
         return
-    names = kernels(step, check)
+    names = [name for name, _ in run_on_gpu(step)]
     yield exactly(f'{case}: copies to the GPU', sum('HtoD' in name for name in names), 2)
     yield told(f'{case}: kernels', sum(not name.startswith(('Memcpy', 'Memset')) for name in names))
 
@@ -57,11 +55,3 @@ def refused_waits() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode('default')
-
-
-def kernels(work: Callable[[], None], check: Check) -> list[str]:
-    """The names of what runs on the GPU."""
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
-        work()
-        synchronize(check)
-    return [event.name for event in found.events() or [] if event.device_type == DeviceType.CUDA]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from training_steps import TINY
 
 from basicsr_clsd.errors import first_line
@@ -87,3 +89,15 @@ def synchronize(check: Check) -> None:
     """Wait for the GPU, if there is one."""
     if check.on_gpu:
         torch.cuda.synchronize()
+
+
+def run_on_gpu(work: Callable[[], object]) -> list[tuple[str, float]]:
+    """Do some work and wait for it; return the name and the seconds of each kernel and copy on the GPU."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        work()
+        torch.cuda.synchronize()
+    return [
+        (event.name, event.time_range.elapsed_us() / 1e6)
+        for event in found.events() or []
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation  # spans of what is named, as of steps
+    ]
