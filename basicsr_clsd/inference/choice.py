@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -67,18 +67,21 @@ def choose(open_network: Open, runtimes: Sequence[str], precision: str, device: 
     if not ways:
         return Choice(plain, text)
     image = _image(plain.channels)
-    expected, plain_seconds = plain.upscale(image), _seconds(plain, image)
-    best, best_seconds = plain, plain_seconds
+    expected, found = plain.upscale(image), {(runtimes[0], precisions[0]): plain}
     for runtime, kind in ways:
         try:
             network = open_network(runtime, kind)
         except UserError:
             continue
-        seconds = _seconds(network, image)
-        if seconds * MARGIN < best_seconds and _as_good(network.upscale(image), expected, kind):
-            best, best_seconds = network, seconds
-            text = f'{runtime}, {kind}: {plain_seconds / seconds:.1f} times as fast as {runtimes[0]}, {precisions[0]}'
-    return Choice(best, text)
+        if _as_good(network.upscale(image), expected, kind):
+            found[runtime, kind] = network
+    seconds = _seconds(found, image)
+    best = first = next(iter(found))
+    for way in found:
+        if seconds[way] * MARGIN < seconds[best]:
+            best = way
+            text = f'{", ".join(way)}: {seconds[first] / seconds[way]:.1f} times as fast as {", ".join(first)}'
+    return Choice(found[best], text)
 
 
 def _precisions(device: torch.device) -> tuple[str, ...]:
@@ -101,15 +104,15 @@ def _as_good(found: Tensor, expected: Tensor, precision: str) -> bool:
     return bool(difference.square().mean() <= 10 ** (-LEAST_PSNR / 10))
 
 
-def _seconds(network: Network, image: Tensor) -> float:
-    """The shortest of some turns, after one to warm up."""
-    image = image.to(network.device)
-    network.upscale(image)
-    synchronize(network.device)
-    turns = []
+def _seconds(networks: Mapping[tuple[str, str], Network], image: Tensor) -> dict[tuple[str, str], float]:
+    """The shortest of some turns of each, after it has run once; they take turns, as the machine may do other work."""
+    best = dict.fromkeys(networks, math.inf)
     for _ in range(TURNS):
-        start = time.perf_counter()
-        network.upscale(image)
-        synchronize(network.device)
-        turns.append(time.perf_counter() - start)
-    return min(turns)
+        for way, network in networks.items():
+            lq = image.to(network.device)
+            synchronize(network.device)
+            start = time.perf_counter()
+            network.upscale(lq)
+            synchronize(network.device)
+            best[way] = min(best[way], time.perf_counter() - start)
+    return best
