@@ -26,7 +26,7 @@ class NetworkWithHeads(nn.Module):
     / range, + mean, and + the interpolated image where the student adds that. Scale, channels, mean and image are found
     by running the student on a small image; the range is its ``img_range``, 1 if it has none.
 
-    In ``eval()`` it is the student, bit for bit and at its cost. Its state dict has the student's parameters under the
+    In evaluation it is the student, bit for bit and at its cost. Its state dict has the student's parameters under the
     student's own keys, and those of the heads under ``heads.``.
 
     Args:
@@ -58,7 +58,7 @@ class NetworkWithHeads(nn.Module):
 
         Args:
             x: The images.
-            with_heads: Run the heads too; by default in ``train()`` and not in ``eval()``.
+            with_heads: Run the heads too; by default in training and not in evaluation.
 
         Returns:
             The student's output SR, shape (N, C', h·s, w·s); with heads the pair (SR, [SR^1, ..., SR^T]) of the

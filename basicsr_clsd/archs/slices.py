@@ -17,7 +17,7 @@ class ChannelSplittingNetwork(nn.Module):
     Each weight of the student is the leading block of the wide network's weight of the same name, so that both are
     trained in the wide network's parameters. Nothing of the student is trained or saved but that.
 
-    In ``eval()`` it is the student, bit for bit the stock arch. Its state dict is the wide network's.
+    In evaluation it is the student, bit for bit the stock arch. Its state dict is the wide network's.
 
     Args:
         wide: The wide network.
@@ -63,7 +63,7 @@ class ChannelSplittingNetwork(nn.Module):
 
         Args:
             x: The images.
-            with_teacher: Run the wide network too; by default in ``train()`` and not in ``eval()``.
+            with_teacher: Run the wide network too; by default in training and not in evaluation.
 
         Returns:
             The student's output (N, C, h·s, w·s); with the teacher the pair of both outputs.

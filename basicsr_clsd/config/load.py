@@ -62,7 +62,7 @@ _Dumper.add_implicit_resolver(FLOAT, EXPONENT, NUMBER_STARTS)
 def parse_yaml(text: str) -> Any:
     """Parse YAML as data (no objects are made); numbers like ``1e-4`` are floats. ``yaml.YAMLError``: it is none."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        return _Loader(text).get_single_data()
     except (ValueError, LookupError, AttributeError, RecursionError) as error:
         # PyYAML lets these through, for a day 2024-13-01, a tag on a text that it does not fit, too deep a nesting.
         raise yaml.YAMLError(str(error)) from error

@@ -78,7 +78,7 @@ class Run:
             if earlier is not None:
                 self._end(*earlier)
 
-    def _end(self, job: Job, begun: 'Future[str]') -> None:
+    def _end(self, job: Job, begun: Future[str]) -> None:
         """Wait for a photo's file, and tell what has become of it."""
         try:
             self._say(begun.result())
@@ -87,7 +87,7 @@ class Run:
                 raise
             self.failures.append(_shown(_told(job, error)))
 
-    def _begin(self, job: Job, writer: ThreadPoolExecutor) -> 'Future[str]':
+    def _begin(self, job: Job, writer: ThreadPoolExecutor) -> Future[str]:
         """Upscale a photo; ``writer`` encodes what there is of it, and has the line to tell when the file is whole."""
         picture = read_picture(job.source, job.frame)
         metadata = picture.metadata.stripped() if self.strip else picture.metadata
