@@ -90,6 +90,11 @@ class Train(Section):
     accum_iter: PositiveInt = Field(
         default=1, description='micro-batches of an iteration, whose gradients are averaged (new key)'
     )
+    max_grad_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description='a gradient of a larger norm, over all parameters, is scaled down to it; default: none (new key)',
+    )
     head_gradient: float = Field(
         default=1,
         ge=0,

@@ -62,15 +62,23 @@ class Stepper:
         optimizer: What is stepped.
         precision: ``fp32``, ``bf16`` or ``fp16`` (which scales the loss).
         device: Where the network is.
+        max_norm: Of the gradient, as one vector of all parameters; a longer one is shortened to it (Pascanu, Mikolov,
+            Bengio, ICML 2013, algorithm 1).
     """
 
     def __init__(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, precision: str, device: torch.device
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        precision: str,
+        device: torch.device,
+        max_norm: float | None = None,
     ) -> None:
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimizer = optimizer
         self.precision = precision
         self.device = device
+        self.max_norm = max_norm
         # torch's own first scale, 65,536, overflows on losses in 8-bit units: a dozen skipped steps before the first.
         self.scaler = torch.amp.GradScaler(device.type, init_scale=256) if precision == 'fp16' else None
 
@@ -95,7 +103,10 @@ class Stepper:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        done = torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all()
+        norms = torch.stack(torch._foreach_norm(gradients))
+        done = torch.isfinite(norms).all()
+        if self.max_norm is not None:
+            torch._foreach_mul_(gradients, (self.max_norm / norms.norm()).clamp(max=1))
         if self.scaler is not None:
             self.scaler.step(self.optimizer)
             self.scaler.update()

@@ -97,7 +97,7 @@ class SupervisedModel(BaseModel):
         self._build_losses(train)
         self.optimizers = [optimizer := build_optimizer(self._trained(), train.optim_g)]
         self.schedulers = [registry.build('schedulers', train.scheduler, 'train.scheduler', optimizer)]
-        self.stepper = Stepper(self._trained(), optimizer, train.precision, self.device)
+        self.stepper = Stepper(self._trained(), optimizer, train.precision, self.device, train.max_grad_norm)
         compiled(self.net_g, train.compile)
         self.idle: set[str] = set()
         self._join_processes()

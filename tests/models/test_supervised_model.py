@@ -123,6 +123,27 @@ def test_moving_average_against_its_definition(make_model, make_batch):
         assert not torch.equal(value, model.net_g.state_dict()[key])
 
 
+def test_long_gradients_are_shortened_as_torch_does(make_model, make_batch):
+    sgd = {'optim_g': {'type': 'SGD', 'lr': 1.0, 'betas': None}}
+    batch, model = make_batch(), make_model(baseline(**sgd))
+    theirs = copy.deepcopy(model.net_g)
+    loss = 0.5 * 255 * (theirs(batch['lq']) - batch['gt']).abs().mean()
+    loss.backward()
+    whole = {name: value.grad.clone() for name, value in theirs.named_parameters()}
+    norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+    assert norm > 1
+    for limit, gradients in (
+        (0.5, {name: value.grad for name, value in theirs.named_parameters()}),
+        (2 * norm.item(), whole),
+        (None, whole),
+    ):
+        ours = make_model(baseline(**sgd, max_grad_norm=limit))
+        before = copy.deepcopy(ours.net_g.state_dict())
+        train(ours, [batch])
+        for name, value in ours.net_g.state_dict().items():
+            torch.testing.assert_close(before[name] - value, gradients[name], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize('ema', [0, 0.5])
 def test_upscaling_uses_the_deployed_weights_and_leaves_training_as_it_was(make_model, make_batch, ema):
     model, batch = make_model(baseline(ema_decay=ema)), make_batch()
@@ -181,9 +202,11 @@ def test_non_finite_loss_names_the_term_and_the_files_and_changes_nothing(make_m
     assert_skips(model, batch, {'L_SR', 'L_total'})
 
 
-def test_non_finite_gradient_of_a_finite_loss_changes_nothing(make_model, make_batch):
+@pytest.mark.parametrize('limit', [None, 0.5])
+def test_non_finite_gradient_of_a_finite_loss_changes_nothing(make_model, make_batch, limit):
     # The square root's slope is infinite where the output is exact.
-    model = make_model(baseline(ema_decay=0.5, pixel_opt={'type': 'CharbonnierLoss', 'eps': 0}))
+    charbonnier = {'type': 'CharbonnierLoss', 'eps': 0}
+    model = make_model(baseline(ema_decay=0.5, pixel_opt=charbonnier, max_grad_norm=limit))
     batch = make_batch(count=2)
     train(model, [batch])
     with torch.no_grad():
