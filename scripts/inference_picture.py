@@ -1,6 +1,6 @@
 """Make the picture of `docs/inference.md`: a photo of half the size, upscaled by `infer.py`.
 
-    python scripts/inference_picture.py -m small_EDSR_x2 -o docs/images/inference.png
+    python scripts/inference_picture.py -m small_x2 -o docs/images/inference.png
 
 The photo is scikit-image's coffee (CC0), shrunk as MATLAB does; the crop is where it has the most detail.
 """

@@ -56,7 +56,7 @@ python basicsr_clsd/train.py -opt options/train_CLSD_x2.yml --force_yml train:op
 | `teacher/` | the teacher of the methods that need one |
 | `test_*` | the benchmark sets |
 | `ablation/` | each varies one thing of `train_CLSD_x2.yml`; and the sets of [Ablations](ablations.md) |
-| `small/` | for a CPU; `small/zoo/`, which made the model zoo, is what to take; `small/study/` is the [study](study.md) |
+| `small/` | for a CPU; take `small/zoo/`, which made the model zoo; `small/study/` is the [study](study.md) |
 | `demo.yml` | what `scripts/demo.sh` runs |
 | `_base/` | what the others share |
 

@@ -129,5 +129,5 @@ def test_keys_that_are_unknown_are_named(tmp_path):
 def test_a_name_that_is_none_lists_the_zoo():
     with pytest.raises(UserError, match=r"^small_EDRS_x2: no such file \(did you mean 'small_EDSR_x2'\?\)$"):
         Upscaler('small_EDRS_x2')
-    with pytest.raises(UserError, match=r'^gone: no such file; the model zoo has .*small_CLSD_x2, .*small_teacher_x2$'):
+    with pytest.raises(UserError, match=r'^gone: no such file; the model zoo has .*small_CLSD_x2, .*small_x4$'):
         Upscaler('gone')
