@@ -43,12 +43,17 @@ def of_scale(found: list, scale: int | None) -> list:
 
 
 def curves(arguments: argparse.Namespace, console: cli.Console) -> None:
-    """Draw a metric of the validations, or the loss terms, of several runs."""
-    from basicsr_clsd.reporting.figures import loss_curves, validation_curves  # noqa: PLC0415
+    """Draw a metric of the validations, its difference to a baseline, or the loss terms, of several runs."""
+    from basicsr_clsd.reporting.figures import difference_curves, loss_curves, validation_curves  # noqa: PLC0415
     from basicsr_clsd.reporting.runs import read_training  # noqa: PLC0415
 
     runs = [read_training(folder) for folder in arguments.experiments]
-    figure = loss_curves(runs) if arguments.losses else validation_curves(runs, arguments.metric)
+    if arguments.losses:
+        figure = loss_curves(runs)
+    elif arguments.baseline is not None:
+        figure = difference_curves(runs, arguments.baseline, arguments.metric)
+    else:
+        figure = validation_curves(runs, arguments.metric)
     save(figure, arguments, console)
 
 
@@ -123,7 +128,9 @@ def parse() -> argparse.Namespace:
     part = subparsers.add_parser('curves', parents=[shared], help='training curves of several runs')
     part.add_argument('experiments', nargs='+', type=Path, metavar='EXPERIMENT', help='experiments/NAME')
     part.add_argument('--metric', default='psnr', help='of the validations (default: %(default)s)')
-    part.add_argument('--losses', action='store_true', help='each loss term instead')
+    either = part.add_mutually_exclusive_group()
+    either.add_argument('--baseline', metavar='METHOD', help='its difference to this method instead, mean over seeds')
+    either.add_argument('--losses', action='store_true', help='each loss term instead')
     part.set_defaults(draw=curves)
 
     part = subparsers.add_parser('head-blocks', parents=[shared, tests], help="PSNR against the heads' blocks (Fig. 3)")

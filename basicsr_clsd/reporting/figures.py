@@ -1,4 +1,4 @@
-"""Figures of trainings and tests: curves, PSNR against the heads' depth, PSNR against cost."""
+"""Figures of trainings and tests: curves, differences to a baseline, PSNR against the heads' depth and against cost."""
 
 import io
 import math
@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from basicsr_clsd.errors import UserError
+from basicsr_clsd.errors import UserError, suggest
 from basicsr_clsd.evaluation.results import BICUBIC
 from basicsr_clsd.reporting.groups import Group
 from basicsr_clsd.reporting.notes import flat
 from basicsr_clsd.reporting.runs import Curve, TrainingRun
+from basicsr_clsd.reporting.statistics import mean_and_deviation
 from basicsr_clsd.runtime.files import write_bytes
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, without those that vanish on white or black.
@@ -31,6 +32,7 @@ INK = '#1f2a36'  # in the report, the colour of its text
 HEAD_BLOCKS = ('network_g.head_num_block', 'network_g.head.num_block')  # of EDSRHeads, of WithHeads
 KINDS = ('.png', '.svg')
 DPI = 160
+METRICS = {'psnr': 'PSNR (dB)'}  # how an axis names one
 FEW = 8  # points, which are then marked
 COLUMNS = 3
 WIDE = 30  # ratio of values above which powers of ten alone are labelled
@@ -63,14 +65,65 @@ def validation_curves(runs: Sequence[TrainingRun], metric: str = 'psnr') -> Figu
     Raises:
         UserError: No run has the metric.
     """
-    sets = list(dict.fromkeys(name for run in runs for name, metrics in run.validations.items() if metrics.get(metric)))
-    if not sets:
-        raise UserError(f'{runs[0].folder}: no validation with the metric {metric!r}')
+    sets = _sets_with(runs, metric)
     return _panels(
-        runs,
-        {name: [run.validations.get(name, {}).get(metric, []) for run in runs] for name in sets},
-        'PSNR (dB)' if metric == 'psnr' else metric.upper(),
+        [run.name for run in runs],
+        {name: [run.curve(name, metric) for run in runs] for name in sets},
+        METRICS.get(metric, metric.upper()),
     )
+
+
+def difference_curves(runs: Sequence[TrainingRun], baseline: str, metric: str = 'psnr') -> Figure:
+    """A metric of the validations minus that of a baseline, run by run of the same seed, one panel per set.
+
+    Runs of one method are its seeds: a line is the mean over those that the baseline has, too, at the iterations that
+    all have; the band around it is their standard deviation (n - 1).
+
+    Args:
+        runs: Trainings of the methods and of the baseline.
+        baseline: Method of some of the runs.
+        metric: Of the validations.
+
+    Raises:
+        UserError: No run has the metric or is of the baseline, two are of one method and seed, they are of several
+            scales, or no other run has a seed, set and iteration of the baseline.
+    """
+    sets = _sets_with(runs, metric)
+    scales = sorted({run.scale for run in runs})
+    if len(scales) > 1:
+        raise UserError(f'--baseline: trainings of scales {", ".join(map(str, scales))}; give those of one')
+    methods: dict[str, dict[int | None, TrainingRun]] = {}
+    for run in runs:
+        twin = methods.setdefault(run.method, {}).setdefault(run.seed, run)
+        if twin is not run:
+            raise UserError(f'{run.folder}: a second training of {run.method}, seed {run.seed}, beside {twin.folder}')
+    if baseline not in methods:
+        raise UserError(f'--baseline: no method {baseline!r} in these trainings{suggest(baseline, methods)}')
+    others = methods.pop(baseline)
+    labels, spreads = [], []
+    for method, seeds in methods.items():
+        pairs = [(seeds[seed], others[seed]) for seed in seeds if seed in others]
+        spread = {
+            name: _difference([(one.curve(name, metric), other.curve(name, metric)) for one, other in pairs])
+            for name in sets
+        }
+        if any(spread.values()):
+            labels.append(f'{method} ({len(pairs)} seeds)' if len(pairs) > 1 else method)
+            spreads.append(spread)
+    if not spreads:
+        raise UserError(f'--baseline: no other training has a seed of {baseline}, and a set and iteration, too')
+    shown = {name: [spread[name] for spread in spreads] for name in sets if any(spread[name] for spread in spreads)}
+    figure = _panels(
+        labels,
+        {name: [[(at, mean) for at, mean, _ in spread] for spread in each] for name, each in shown.items()},
+        f'{METRICS.get(metric, metric.upper())}, minus {baseline}',
+    )
+    for axis, each in zip(figure.axes, shown.values(), strict=False):  # an axis may be left over
+        for line, spread in zip(axis.lines, filter(None, each), strict=True):
+            at, mean, deviation = np.array(spread).T
+            axis.fill_between(at, mean - deviation, mean + deviation, color=line.get_color(), alpha=0.15, linewidth=0)
+        axis.axhline(0, color=INK, linewidth=0.8)
+    return figure
 
 
 def loss_curves(runs: Sequence[TrainingRun]) -> Figure:
@@ -83,7 +136,8 @@ def loss_curves(runs: Sequence[TrainingRun]) -> Figure:
     terms.sort(key=lambda name: name == 'L_total')
     if not terms:
         raise UserError(f'{runs[0].folder}: no rows with loss terms')
-    return _panels(runs, {term: [run.terms.get(term, []) for run in runs] for term in terms}, 'weighted', log=True)
+    names = [run.name for run in runs]
+    return _panels(names, {term: [run.terms.get(term, []) for run in runs] for term in terms}, 'weighted', log=True)
 
 
 def head_blocks(groups: Sequence[Group], dataset: str | None = None) -> Figure | None:
@@ -197,10 +251,31 @@ def _over_seeds(each: Group, dataset: str) -> tuple[float, float]:
     return float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
 
 
-def _panels(runs: Sequence[TrainingRun], curves: dict[str, list[Curve]], label: str, log: bool = False) -> Figure:
-    """One panel per title, one line per run."""
+def _sets_with(runs: Sequence[TrainingRun], metric: str) -> list[str]:
+    """Sets on which some run has the metric."""
+    sets = list(dict.fromkeys(name for run in runs for name in run.validations if run.curve(name, metric)))
+    if not sets:
+        raise UserError(f'{runs[0].folder}: no validation with the metric {metric!r}')
+    return sets
+
+
+def _difference(pairs: Sequence[tuple[Curve, Curve]]) -> list[tuple[int, float, float]]:
+    """Of pairs of curves: iterations that all have, with mean and standard deviation of the differences there."""
+    differences = []
+    for one, other in pairs:
+        subtracted = dict(other)
+        differences.append({at: value - subtracted[at] for at, value in one if at in subtracted})
+    spread = []
+    for at in sorted(set.intersection(*map(set, differences)) if differences else ()):
+        mean, deviation = mean_and_deviation(np.array([each[at] for each in differences]))
+        spread.append((at, mean, deviation or 0.0))
+    return spread
+
+
+def _panels(names: Sequence[str], curves: dict[str, list[Curve]], label: str, log: bool = False) -> Figure:
+    """One panel per title, one line per name."""
     figure, axes = _figure(len(curves))
-    styles = [(COLORS[n % len(COLORS)], LINES[n // len(COLORS) % len(LINES)]) for n in range(len(runs))]
+    styles = [(COLORS[n % len(COLORS)], LINES[n // len(COLORS) % len(LINES)]) for n in range(len(names))]
     for axis, (title, lines) in zip(axes, curves.items(), strict=True):
         for (color, style), curve in zip(styles, lines, strict=True):
             marker = 'o' if len(curve) <= FEW else ''
@@ -219,7 +294,7 @@ def _panels(runs: Sequence[TrainingRun], curves: dict[str, list[Curve]], label: 
         elif not log:
             _show_the_end(axis, lines)
     handles = [Line2D([], [], color=color, linestyle=style) for color, style in styles]
-    _legend(figure, handles, [run.name for run in runs])
+    _legend(figure, handles, names)
     return figure
 
 

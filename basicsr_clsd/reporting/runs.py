@@ -7,6 +7,7 @@ from typing import Any
 from basicsr_clsd.config.load import read_yaml
 from basicsr_clsd.engine.records import FILE, StartRow, TrainRow, read_rows
 from basicsr_clsd.errors import UserError
+from basicsr_clsd.evaluation.results import method_label
 
 Curve = list[tuple[int, float]]  # (iteration, value)
 
@@ -30,6 +31,25 @@ class TrainingRun:
     validations: dict[str, dict[str, Curve]] = field(default_factory=dict)
     terms: dict[str, Curve] = field(default_factory=dict)
     starts: list[StartRow] = field(default_factory=list)
+
+    @property
+    def seed(self) -> int | None:
+        """Its ``manual_seed``; None where it is not recorded."""
+        return self.options.get('manual_seed')
+
+    @property
+    def scale(self) -> int:
+        """Its super-resolution factor."""
+        return self.options['scale']
+
+    @property
+    def method(self) -> str:
+        """Its name without ``train_``, scale and seed."""
+        return method_label(self.name, self.scale, self.seed)
+
+    def curve(self, dataset: str, metric: str) -> Curve:
+        """A metric of the validations on a set; empty where there was none."""
+        return self.validations.get(dataset, {}).get(metric, [])
 
 
 def read_training(folder: Path) -> TrainingRun:

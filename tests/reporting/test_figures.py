@@ -1,5 +1,8 @@
 """Figures: where crops are taken, what stands under them, and which points are drawn."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,8 +10,9 @@ from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.crops import Box, crop_psnr, most_different
 from basicsr_clsd.evaluation.results import read_all
 from basicsr_clsd.reporting.crops import crop_figure
-from basicsr_clsd.reporting.figures import cost, head_blocks, save_figure
+from basicsr_clsd.reporting.figures import cost, difference_curves, head_blocks, save_figure
 from basicsr_clsd.reporting.groups import group
+from basicsr_clsd.reporting.runs import read_training
 
 
 @pytest.fixture
@@ -100,3 +104,61 @@ def test_the_command_chooses_and_refuses(write_results, trained, tmp_path, run_c
         assert ended.code == 2
         assert message in ended.err and ended.err.count('\n') == 1
     assert not list(tmp_path.glob('no*'))
+
+
+def write_training(folder: Path, seed: int, values: list[float], dataset: str = 'Set14', scale: int = 2) -> Path:
+    """A training's folder, with a validation at every tenth iteration."""
+    folder.mkdir()
+    (folder / f'{folder.name}.yml').write_text(f'name: {folder.name}\nscale: {scale}\nmanual_seed: {seed}\n')
+    rows = ({'dataset': dataset, 'metric': 'psnr', 'iter': 10 * n, 'value': v} for n, v in enumerate(values, start=1))
+    (folder / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    return folder
+
+
+@pytest.fixture
+def trainings(tmp_path: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    return [
+        write_training(tmp_path / f'{method}_x2_seed{seed}', seed, list(rng.uniform(30, 31, length)))
+        for method, seed, length in (
+            ('EDSR', 0, 4), ('EDSR', 1, 4), ('CLSD', 0, 3), ('CLSD', 1, 4), ('CLSD', 2, 4), ('ASR', 1, 4), ('DS', 3, 4)
+        )
+    ]  # fmt: skip
+
+
+def test_differences_are_of_the_same_seed_and_iteration(trainings):
+    runs = {run.name: run for run in map(read_training, trainings)}
+    (panel,) = difference_curves(list(runs.values()), 'EDSR').axes
+    values = {name: np.array(run.curve('Set14', 'psnr'))[:, 1] for name, run in runs.items()}
+    clsd = np.stack([values[f'CLSD_x2_seed{seed}'][:3] - values[f'EDSR_x2_seed{seed}'][:3] for seed in (0, 1)])
+    asr = values['ASR_x2_seed1'] - values['EDSR_x2_seed1']
+    drawn, single, _ = panel.lines  # the last is the line at 0; nothing of DS, whose seed EDSR was not trained with
+    np.testing.assert_allclose(np.asarray(drawn.get_xydata()), np.stack([[10, 20, 30], clsd.mean(0)], 1))
+    np.testing.assert_allclose(np.asarray(single.get_xydata()), np.stack([[10, 20, 30, 40], asr], 1))
+    band = np.asarray(panel.collections[0].get_paths()[0].vertices)
+    edges = [[low, high] for at in (10, 20, 30) for low, high in [np.sort(band[band[:, 0] == at, 1])[[0, -1]]]]
+    spread = np.abs(clsd[0] - clsd[1]) / np.sqrt(2)
+    np.testing.assert_allclose(edges, np.stack([clsd.mean(0) - spread, clsd.mean(0) + spread], 1))
+
+
+def test_differences_to_what_is_not_there_are_refused(trainings, tmp_path, run_command):
+    twin = write_training(tmp_path / 'CLSD_seed0', 0, [30.0])
+    elsewhere = write_training(tmp_path / 'FAKD_seed0', 0, [30.0], dataset='Set5')
+    larger = write_training(tmp_path / 'CLSD_x3_seed0', 0, [30.0], scale=3)
+    for given, arguments, message in (
+        (trainings, ['--baseline', 'EDSSR'], "--baseline: no method 'EDSSR' in these trainings (did you mean 'EDSR'?)"),
+        ([trainings[0], trainings[-1]], ['--baseline', 'EDSR'], '--baseline: no other training has a seed of EDSR'),
+        ([trainings[0], elsewhere], ['--baseline', 'EDSR'], '--baseline: no other training has a seed of EDSR'),
+        ([*trainings, larger], ['--baseline', 'EDSR'], '--baseline: trainings of scales 2, 3; give those of one'),
+        ([*trainings, twin], ['--baseline', 'EDSR'], f'{twin}: a second training of CLSD, seed 0'),
+        (trainings, ['--baseline', 'EDSR', '--metric', 'lpips'], "no validation with the metric 'lpips'"),
+    ):
+        ended = run_command('scripts/figures', 'curves', *given, *arguments, '-o', tmp_path / 'no')
+        assert ended.code == 2
+        assert message in ended.err and ended.err.count('\n') == 1
+    assert not list(tmp_path.glob('no*'))
+    for given in (trainings, [elsewhere, *trainings]):
+        ended = run_command('scripts/figures', 'curves', *given, '--baseline', 'EDSR', '-o', tmp_path / 'yes')
+        assert ended.code == 0, ended.err
+        drawn = (tmp_path / 'yes.svg').read_text()
+        assert 'CLSD (2 seeds)' in drawn and 'Set14' in drawn and 'Set5' not in drawn and 'FAKD' not in drawn
