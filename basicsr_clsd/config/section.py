@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -26,6 +26,8 @@ def _file_name(value: str) -> str:
 LONGEST_NAME = 200  # of the 255 bytes of a file's name; some are made by adding to it
 FileName = Annotated[Text, AfterValidator(_file_name)]
 
+RECORDED = object()  # context for the options of an earlier run, in which nobody is to change a name
+
 
 class Section(BaseModel):
     """A section whose keys are known: any other key is an error."""
@@ -35,12 +37,13 @@ class Section(BaseModel):
 
     @model_validator(mode='before')
     @classmethod
-    def _accept_former_names(cls, values: Any) -> Any:
+    def _accept_former_names(cls, values: Any, info: ValidationInfo) -> Any:
         former = [key for key in cls.renamed if isinstance(values, dict) and key in values]
         for key in former:
             if cls.renamed[key] in values:
                 raise ValueError(f'{key} is the former name of {cls.renamed[key]}; give one of them')
-            logging.getLogger('basicsr').warning(f'options: {key} is now called {cls.renamed[key]}')
+            if info.context is not RECORDED:
+                logging.getLogger('basicsr').warning(f'options: {key} is now called {cls.renamed[key]}')
         return (
             {cls.renamed[key] if key in former else key: value for key, value in values.items()} if former else values
         )

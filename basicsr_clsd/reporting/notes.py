@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
+from basicsr_clsd.config.schema import Options
+from basicsr_clsd.config.section import RECORDED
 from basicsr_clsd.evaluation.results import BICUBIC, protocol_text
 from basicsr_clsd.reporting.groups import Group
 from basicsr_clsd.reporting.model import Table
@@ -100,10 +103,19 @@ def _fewer_seeds(groups: list[Group], label: str) -> list[str]:
 def _unequal(group: Group) -> list[str]:
     """Trainings that are called one method and are not."""
     runs = [tested.network.run for tested in group.tested if tested.network.run and tested.options]
-    options = [flat({**(run.options or {}), 'iteration': run.iteration}) for run in runs]
+    read = _read_by_this_version([run.options or {} for run in runs])
+    options = [flat({**each, 'iteration': run.iteration}) for each, run in zip(read, runs, strict=True)]
     keys = sorted({key for one in options for key in one if key.split('.')[0] not in OF_NO_MATTER})
     differing = [key for key in keys if any(one.get(key) != options[0].get(key) for one in options)]
     return [f'the trainings of {group.label} differ in {", ".join(differing)}, too'] if differing else []
+
+
+def _read_by_this_version(recorded: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Options with today's names and with the defaults of keys that are newer, where all can be read so."""
+    try:
+        return [Options.model_validate(each, context=RECORDED).as_dict() for each in recorded]
+    except ValidationError:  # not of this project, or too old
+        return recorded
 
 
 def _other_settings(groups: list[Group]) -> list[str]:

@@ -220,6 +220,21 @@ def test_options_that_differ_between_seeds_are_told(write_results, trained):
     assert 'the trainings of CLSD differ in train.total_iter, too' in table.notes
 
 
+def test_options_of_an_earlier_version_differ_in_nothing_that_is_new_since(write_results, trained, caplog):
+    schedule = {'total_iter': 10, 'optim_g': {'type': 'Adam'}, 'scheduler': {'type': 'MultiStepLR', 'milestones': [5]}}
+    paths = []
+    for seed, train in ((0, {'skip_limit': 7}), (1, {'max_skipped_steps': 7, 'deterministic': True}), (2, {})):
+        row = f'CLSD_seed{seed}'
+        network = {'type': 'EDSR', 'num_feat': 8}
+        networks = trained(row, seed, name=row, scale=2, manual_seed=seed, network_g=network, train=train | schedule)
+        paths.append(write_results(row, {'Set5': {row: [30.0]}}, networks=networks))
+    (table,) = tables_of(*paths[:2])
+    assert not any('differ in' in note for note in table.notes)
+    (table,) = tables_of(*paths)
+    assert 'the trainings of CLSD differ in train.max_skipped_steps, too' in table.notes
+    assert not caplog.records
+
+
 def test_the_only_row_of_a_test_is_known_by_its_training(write_results, trained):
     networks = {'any': trained('train_DS_x2', 3)['train_DS_x2']}
     (tested,) = read_results(write_results('any', {'Set5': {'any': [30.0]}}, networks=networks))
