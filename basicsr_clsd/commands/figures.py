@@ -44,8 +44,8 @@ def of_scale(found: list, scale: int | None) -> list:
 
 def curves(arguments: argparse.Namespace, console: cli.Console) -> None:
     """Draw a metric of the validations, its difference to a baseline, or the loss terms, of several runs."""
-    from basicsr_clsd.reporting.figures import difference_curves, loss_curves, validation_curves  # noqa: PLC0415
     from basicsr_clsd.reporting.runs import read_training  # noqa: PLC0415
+    from basicsr_clsd.reporting.training_curves import difference_curves, loss_curves, validation_curves  # noqa: PLC0415
 
     runs = [read_training(folder) for folder in arguments.experiments]
     if arguments.losses:

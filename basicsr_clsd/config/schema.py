@@ -1,6 +1,6 @@
 """The sections of an options file. Every key is BasicSR's unless its description says otherwise."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from basicsr_clsd.config.components import Component, Metric
 from basicsr_clsd.config.foreign import without_unused
 from basicsr_clsd.config.protocols import DEFAULT, PROTOCOLS
-from basicsr_clsd.config.section import Count, FileName, Section, Seed, Text
+from basicsr_clsd.config.section import RECORDED, Count, FileName, Section, Seed, Text
 from basicsr_clsd.config.training import Teacher, Train
 from basicsr_clsd.runtime.hardware import computes_bf16
 
@@ -222,6 +222,15 @@ class Options(Section):
     find_unused_parameters: bool = Field(
         default=False, description='several processes: some parameters get no gradient in some iterations'
     )
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> 'Options':
+        """Options that a run recorded, with today's names and the defaults of keys that are newer; ``None`` is not set.
+
+        Raises:
+            ValidationError: They are not of this project, or of a version too old.
+        """
+        return cls.model_validate({key: value for key, value in values.items() if value is not None}, context=RECORDED)
 
     @model_validator(mode='before')
     @classmethod

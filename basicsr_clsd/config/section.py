@@ -26,7 +26,7 @@ def _file_name(value: str) -> str:
 LONGEST_NAME = 200  # of the 255 bytes of a file's name; some are made by adding to it
 FileName = Annotated[Text, AfterValidator(_file_name)]
 
-RECORDED = object()  # context for the options of an earlier run, in which nobody is to change a name
+RECORDED = object()  # context of validation: options of an earlier run, whose names are nobody's to change
 
 
 class Section(BaseModel):

@@ -11,7 +11,6 @@ import torch
 from pydantic import ValidationError
 
 from basicsr_clsd.config import Options
-from basicsr_clsd.config.section import RECORDED
 from basicsr_clsd.errors import UserError
 from basicsr_clsd.networks.weights import read_file
 from basicsr_clsd.runtime.files import save
@@ -151,9 +150,7 @@ def changed_options(before: Mapping[str, Any], options: Options, world_before: i
         UserError: Names every key that must not have changed, with both values.
     """
     try:
-        # Through the schema, so that keys that did not exist then have their defaults.
-        given = {key: value for key, value in before.items() if value is not None}
-        earlier = Options.model_validate(given, context=RECORDED)
+        earlier = Options.recorded(before)
     except ValidationError as error:
         raise UserError('the run to resume was made by another version, with options that no longer exist') from error
     old, new = _flat(earlier.model_dump(mode='json')), _flat(options.model_dump(mode='json'))

@@ -18,11 +18,12 @@ from basicsr_clsd.evaluation.results import BICUBIC, FILE, ResultRow, read_all, 
 from basicsr_clsd.evaluation.tables import NOTHING, Grid, cost_grid
 from basicsr_clsd.images import comparison
 from basicsr_clsd.reporting.comparison import compare
-from basicsr_clsd.reporting.figures import COSTS, cost, head_blocks, inline_svg, loss_curves, validation_curves
+from basicsr_clsd.reporting.figures import COSTS, cost, head_blocks, inline_svg
 from basicsr_clsd.reporting.groups import Group, group, named_tests
 from basicsr_clsd.reporting.notes import flat
 from basicsr_clsd.reporting.runs import TrainingRun, is_training, read_training
 from basicsr_clsd.reporting.tables import grids
+from basicsr_clsd.reporting.training_curves import loss_curves, validation_curves
 from basicsr_clsd.reporting.viewer import ViewerData, pictures_note, viewer_data
 
 TEMPLATES = Path(__file__).with_name('page')

@@ -7,7 +7,6 @@ import numpy as np
 from pydantic import ValidationError
 
 from basicsr_clsd.config.schema import Options
-from basicsr_clsd.config.section import RECORDED
 from basicsr_clsd.evaluation.results import BICUBIC, protocol_text
 from basicsr_clsd.reporting.groups import Group
 from basicsr_clsd.reporting.model import Table
@@ -113,7 +112,7 @@ def _unequal(group: Group) -> list[str]:
 def _read_by_this_version(recorded: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Options with today's names and with the defaults of keys that are newer, where all can be read so."""
     try:
-        return [Options.model_validate(each, context=RECORDED).as_dict() for each in recorded]
+        return [Options.recorded(each).as_dict() for each in recorded]
     except ValidationError:  # not of this project, or too old
         return recorded
 

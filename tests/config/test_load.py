@@ -547,6 +547,15 @@ def test_former_names_are_accepted_and_answered_with_the_new_ones(tmp_path, tiny
         load(opt, ['train:accum_iter=2'])
 
 
+def test_recorded_options_are_read_under_their_former_names_without_a_word(tmp_path, tiny_options, caplog):
+    recorded = tiny_options(tmp_path, {'train': {'accumulate': 2, 'skip_limit': 3}}) | {'network_teacher': None}
+    caplog.set_level('WARNING', 'basicsr')
+    logging.getLogger('basicsr').propagate = True
+    options = Options.recorded(recorded)
+    assert options.train is not None and (options.train.accum_iter, options.train.max_skipped_steps) == (2, 3)
+    assert not caplog.records
+
+
 def test_scale_is_given_once(tmp_path, write_yaml):
     rcan = {'type': 'RCAN', 'num_in_ch': 3, 'num_out_ch': 3}
     within = {'type': 'WithHeads', 'student': rcan, 'taps': {'evenly': 1}}

@@ -10,9 +10,10 @@ from basicsr_clsd.errors import UserError
 from basicsr_clsd.evaluation.crops import Box, crop_psnr, most_different
 from basicsr_clsd.evaluation.results import read_all
 from basicsr_clsd.reporting.crops import crop_figure
-from basicsr_clsd.reporting.figures import cost, difference_curves, head_blocks, save_figure
+from basicsr_clsd.reporting.figures import cost, head_blocks, save_figure
 from basicsr_clsd.reporting.groups import group
 from basicsr_clsd.reporting.runs import read_training
+from basicsr_clsd.reporting.training_curves import difference_curves
 
 
 @pytest.fixture
