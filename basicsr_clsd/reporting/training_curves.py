@@ -74,7 +74,7 @@ def difference_curves(runs: Sequence[TrainingRun], baseline: str, metric: str = 
             labels.append(f'{method} ({len(pairs)} seeds)' if len(pairs) > 1 else method)
             spreads.append(spread)
     if not spreads:
-        raise UserError(f'--baseline: no other training has a seed of {baseline}, and a set and iteration, too')
+        raise UserError(f'--baseline: no other training shares a seed, a set and an iteration with {baseline}')
     shown = {name: [spread[name] for spread in spreads] for name in sets if any(spread[name] for spread in spreads)}
     figure = _panels(
         labels,
